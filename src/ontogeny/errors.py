@@ -1,0 +1,17 @@
+"""Errors a person can act on: each says what was expected, what was found and where, and what to do."""
+
+
+class InputError(ValueError):
+    """A mistake in what was given. The command line prints it as one line and exits with status 2."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint that can't be read as one; names the file or tensor."""
+
+
+class GenomeError(InputError):
+    """A genome, or a genome file, that is not what it says; names the file and the tensor."""
+
+
+class Interrupted(Exception):  # noqa: N818  (not an error: the work is saved and a rerun goes on)
+    """SIGINT or SIGTERM arrived; the current step was finished and saved."""

@@ -1,0 +1,1 @@
+"""JUDGE: declare, run, store, decide, report."""

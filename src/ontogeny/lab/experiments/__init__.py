@@ -1,0 +1,1 @@
+"""One module a claim family, its rules in it."""

@@ -1,0 +1,1 @@
+"""BUILD: genome -> network. Pure: nothing here trains."""

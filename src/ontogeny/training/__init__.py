@@ -1,0 +1,1 @@
+"""TRAIN: text, batches, references and the loop."""

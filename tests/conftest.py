@@ -1,0 +1,23 @@
+"""Shape annotations are checked while tests run; property tests are deterministic."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+hook = install_import_hook("ontogeny", "beartype.beartype")
+settings.register_profile("ontogeny", deadline=None, max_examples=50, derandomize=True)
+settings.load_profile("ontogeny")
+torch.set_num_threads(1)
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data beside the repository; tests that need it skip where it is missing."""
+    if not SHARED.is_dir():
+        pytest.skip(f"real data not found: {SHARED}")
+    return SHARED
