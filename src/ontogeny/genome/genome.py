@@ -1,21 +1,28 @@
-"""The types of a genome: sites, and what each site's gene keeps (directions or connections, never values)."""
+"""Genomes: what each site's gene keeps (directions or connections, never values), and the file they live in."""
 
+import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from jaxtyping import Bool, Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
+from ontogeny import __version__
+from ontogeny.canonical import canonical_json
+from ontogeny.errors import GenomeError
+from ontogeny.genome.linalg import orthonormality_error
+from ontogeny.genome.sites import Site, make_site
 
-@dataclass(frozen=True)
-class Site:
-    """One linear map under its canonical name, e.g. ``layers.3.attention.query``; always (d_out, d_in)."""
-
-    name: str
-    shape: tuple[int, int]
-    reads_residual: bool = False
-    writes_residual: bool = False
+FORMAT = 1
+FLOATS = ("F32", "F64", "F16", "BF16")
+MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,3 +53,153 @@ class Genome:
 
     genes: Mapping[Site, Gene]
     provenance: Mapping[str, Any]
+
+
+def save(genome: Genome, path: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write a genome file: one safetensors file, one metadata key (docs/genome-file-format.md). Atomic.
+
+    ``dtype`` is the storage type of subspaces; masks are packed to bits.
+    """
+    tensors: dict[str, Tensor] = {}
+    sites: dict[str, Any] = {}
+    certificates = genome.provenance.get("certificates", {})
+    for site, gene in genome.genes.items():
+        if isinstance(gene, Subspace):
+            tensors[f"{site.name}.U"] = gene.U.to("cpu", dtype).contiguous()
+            tensors[f"{site.name}.V"] = gene.V.to("cpu", dtype).contiguous()
+            sites[site.name] = {"shape": site.shape, "rank": gene.rank}
+        else:
+            tensors[f"{site.name}.keep"] = torch.from_numpy(np.packbits(gene.keep.cpu().numpy(), axis=-1))
+            sites[site.name] = {"shape": site.shape, "kept": int(gene.keep.sum())}
+        if site.name in certificates:
+            sites[site.name]["certificate"] = certificates[site.name]
+    header = {
+        "format": FORMAT,
+        "kind": kind(genome),
+        "recipe": genome.provenance.get("recipe", {}),
+        "sites": sites,
+        "source": genome.provenance.get("source", {}),
+        "versions": {"ontogeny": __version__, "torch": torch.__version__, "numpy": np.__version__},
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file(tensors, temporary, metadata={"ontogeny": canonical_json(header)})
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # safetensors writes 0600
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise GenomeError(f"{path}: can't be written ({error}): give a path in a writable folder") from None
+
+
+def kind(genome: Genome) -> str:
+    """``subspace`` or ``mask``; GenomeError for an empty or mixed genome."""
+    kinds = {type(gene).__name__.lower() for gene in genome.genes.values()}
+    if len(kinds) != 1:
+        raise GenomeError(f"expected genes of one kind, found {sorted(kinds) or 'none'}")
+    return kinds.pop()
+
+
+def load(path: Path) -> Genome:
+    """Read a genome file, checking every shape, rank, dtype, finiteness and orthonormality against its header.
+
+    Raises GenomeError, which names the file and the tensor. One tensor beyond the genome is in memory at a time.
+    """
+    _check_header_size(path)
+    try:
+        with safe_open(path, "pt", backend="pread") as file:
+            header = _header(path, file.metadata())
+            names = set(file.keys())
+            genes = {}
+            for name, entry in header["sites"].items():
+                found = _site(path, name, entry)
+                suffixes = ("U", "V") if header["kind"] == "subspace" else ("keep",)
+                if missing := [s for s in suffixes if f"{name}.{s}" not in names]:
+                    raise GenomeError(f"{path}: no tensor {name}.{missing[0]}, which the header lists")
+                names -= {f"{name}.{s}" for s in suffixes}
+                read = _read_subspace if header["kind"] == "subspace" else _read_mask
+                genes[found] = read(path, file, found, entry)
+            if names:
+                raise GenomeError(f"{path}: tensor {min(names)} is not in the header: a genome holds its sites only")
+    except (SafetensorError, OSError) as error:
+        raise GenomeError(f"{path}: not a whole genome file ({error})") from None
+    certificates = {n: e["certificate"] for n, e in header["sites"].items() if "certificate" in e}
+    provenance = {k: header[k] for k in ("recipe", "source", "versions")} | {"certificates": certificates}
+    return Genome(genes, provenance)
+
+
+def _check_header_size(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+        size = path.stat().st_size
+    except OSError as error:
+        raise GenomeError(f"{path}: can't be read ({error.strerror})") from None
+    if size < 8 or length > min(size - 8, MAX_HEADER):
+        raise GenomeError(f"{path}: not a genome file: its header claims {length} bytes of a file of {size}")
+
+
+def _header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    try:
+        header = json.loads((metadata or {})["ontogeny"])
+    except (KeyError, ValueError, RecursionError):
+        raise GenomeError(
+            f"{path}: not a genome file: its metadata has no 'ontogeny' JSON; make one with extract"
+        ) from None
+    expected = {"format": int, "kind": str, "recipe": dict, "sites": dict, "source": dict, "versions": dict}
+    for key, kind_ in expected.items():
+        if not isinstance(header, dict) or not isinstance(header.get(key), kind_):
+            raise GenomeError(f"{path}: the header needs {key!r} as {kind_.__name__}")
+    if header["format"] != FORMAT:
+        raise GenomeError(f"{path}: format {header['format']}; this version reads format {FORMAT}")
+    if header["kind"] not in ("subspace", "mask") or not header["sites"]:
+        raise GenomeError(f"{path}: expected sites of kind 'subspace' or 'mask', found {header['kind']!r}")
+    return header
+
+
+def _site(path: Path, name: str, entry: Any) -> Site:
+    shape = entry.get("shape") if isinstance(entry, dict) else None
+    if not (isinstance(shape, list) and len(shape) == 2 and all(type(n) is int and n > 0 for n in shape)):
+        raise GenomeError(f"{path}: site {name}: expected a shape of two positive numbers, found {shape!r}")
+    return make_site(name, (shape[0], shape[1]))
+
+
+def _tensor(path: Path, file: Any, name: str, shape: tuple[int, int], dtypes: tuple[str, ...]) -> Tensor:
+    entry = file.get_slice(name)
+    if tuple(entry.get_shape()) != shape or entry.get_dtype() not in dtypes:
+        raise GenomeError(
+            f"{path}: tensor {name} is {entry.get_dtype()} {tuple(entry.get_shape())}; the header says "
+            f"{' or '.join(dtypes)} {shape}"
+        )
+    tensor: Tensor = file.get_tensor(name)
+    return tensor
+
+
+def _read_subspace(path: Path, file: Any, site: Site, entry: Mapping[str, Any]) -> Subspace:
+    rank = entry.get("rank")
+    if type(rank) is not int or not 1 <= rank <= min(site.shape):
+        raise GenomeError(f"{path}: site {site.name}: rank {rank!r} is not possible for the shape {site.shape}")
+    bases = []
+    for suffix, d in zip("UV", site.shape, strict=True):
+        name = f"{site.name}.{suffix}"
+        Q = _tensor(path, file, name, (d, rank), FLOATS)
+        error = orthonormality_error(Q)
+        if not error <= 64 * torch.finfo(Q.dtype).eps:  # NaN fails too
+            raise GenomeError(f"{path}: tensor {name} is not orthonormal (|QᵀQ − I| reaches {error:.1e})")
+        bases.append(Q)
+    return Subspace(*bases)
+
+
+def _read_mask(path: Path, file: Any, site: Site, entry: Mapping[str, Any]) -> Mask:
+    d_out, d_in = site.shape
+    packed = _tensor(path, file, f"{site.name}.keep", (d_out, (d_in + 7) // 8), ("U8",)).numpy()
+    bits = np.unpackbits(packed, axis=-1)
+    if bits[:, d_in:].any():
+        raise GenomeError(f"{path}: tensor {site.name}.keep has bits beyond its {d_in} columns")
+    keep = torch.from_numpy(bits[:, :d_in].astype(bool))
+    if int(keep.sum()) != entry.get("kept"):
+        raise GenomeError(
+            f"{path}: tensor {site.name}.keep keeps {int(keep.sum())}; the header says {entry.get('kept')}"
+        )
+    return Mask(keep)
