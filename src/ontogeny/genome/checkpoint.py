@@ -4,6 +4,7 @@ Nothing is unpickled, no code from a checkpoint runs, and the model is never ins
 """
 
 import json
+import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -146,7 +147,7 @@ def open_checkpoint(source: str | Path, *, revision: str | None = None, pattern:
     name = str(source)
     path = Path(source)
     _warn_if_known_bad(name, revision)
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path.exists, False for names too long to be paths
         path, revision = _download(name, revision)
     if path.is_file():
         if pattern is None:
@@ -208,7 +209,7 @@ def _weight_files(path: Path, name: str) -> list[str]:
                 raise CheckpointError(
                     f"{index}: {file!r} points outside the checkpoint; only plain file names are read"
                 )
-            if not (path / file).is_file():
+            if not os.path.isfile(path / file):  # unlike Path.is_file, False for names too long to be files
                 raise CheckpointError(f"{name}: the index names {file}, which is missing: download it again")
         return names
     files = sorted(p.name for p in path.glob("*.safetensors"))
@@ -240,12 +241,18 @@ def _config(path: Path, name: str) -> dict[str, Any]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not JSON ({error})") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(value).__name__}")
     return value
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is not a number that JSON has")
 
 
 @contextmanager

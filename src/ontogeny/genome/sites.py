@@ -157,7 +157,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 def architecture(config: Mapping[str, Any]) -> Architecture:
     """The table's row for a model configuration; CheckpointError names the table if there is none."""
     model_type = config.get("model_type")
-    if model_type not in ARCHITECTURES:
+    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         raise CheckpointError(
             f"no architecture {model_type!r}: known are {', '.join(ARCHITECTURES)}. Add a row to ARCHITECTURES in "
             "ontogeny/genome/sites.py (docs/how-to-add-an-architecture.md), or take matrices by --pattern REGEX"
@@ -192,9 +192,8 @@ def places(config: Mapping[str, Any], shape_of: Callable[[str], tuple[int, ...] 
     Raises CheckpointError for a missing layer or matrix.
     """
     row = architecture(config)
-    for key in (row.layers_key, row.heads_key):
-        if not isinstance(config.get(key), int) or config[key] < 1:
-            raise CheckpointError(f"config.json: expected a positive whole number {key!r}, found {config.get(key)!r}")
+    _, heads = (_positive(config, key) for key in (row.layers_key, row.heads_key))
+    groups = heads if config.get("num_key_value_heads") is None else _positive(config, "num_key_value_heads")
     found = []
     for i in range(config[row.layers_key]):
         for linear in row.linears:
@@ -206,31 +205,38 @@ def places(config: Mapping[str, Any], shape_of: Callable[[str], tuple[int, ...] 
                 )
             shape = shape_of(name)
             assert shape is not None
+            if len(shape) != 2:
+                raise CheckpointError(f"tensor {name}.weight: expected a matrix, found the shape {shape}")
             d_out = shape[-1] if linear.transposed else shape[0]
             norm = find(linear.norm, row.prefixes, lambda n: shape_of(n) is not None, i)
-            rows = _rows(linear, d_out, config, row.heads_key)
+            rows = _rows(linear, d_out, heads, groups)
             found.append(Place(name, linear, {f"layers.{i}.{role}": index for role, index in rows.items()}, norm))
     return found
 
 
-def _rows(linear: Linear, d_out: int, config: Mapping[str, Any], heads_key: str) -> dict[str, Tensor]:
-    """The output rows of each role in one fused matrix."""
+def _positive(config: Mapping[str, Any], key: str) -> int:
+    value = config.get(key)
+    if type(value) is not int or value < 1:  # a bool is an int too
+        raise CheckpointError(f"config.json: expected a positive whole number {key!r}, found {value!r}")
+    return value
+
+
+def _rows(linear: Linear, d_out: int, heads: int, groups: int) -> dict[str, Tensor]:
+    """The output rows of each role in one matrix: queries have ``heads`` heads, keys and values ``groups``."""
+    groups = heads if linear.per_head else groups
+    per_role = {"attention.query": heads, "attention.key": groups, "attention.value": groups}
+    shares = [per_role.get(role, 1) for role in linear.roles]
+    unit, rest = divmod(d_out, sum(shares))
+    if rest or not unit:
+        raise CheckpointError(
+            f"{linear.names[0]}: {d_out} rows don't divide into {', '.join(linear.roles)} of {heads} heads "
+            f"({groups} of keys and values): the weights and config.json don't belong together"
+        )
     index = torch.arange(d_out)
-    heads = config[heads_key]
-    if len(linear.roles) == 1:
-        return {linear.roles[0]: index}
-    if d_out % (len(linear.roles) * (heads if linear.per_head else 1)) and linear.roles != _QKV:
-        raise CheckpointError(f"{linear.names[0]}: {d_out} rows don't divide into {', '.join(linear.roles)}")
     if linear.per_head:
         blocks = index.view(heads, len(linear.roles), -1)
         return {role: blocks[:, j].flatten() for j, role in enumerate(linear.roles)}
-    if linear.roles == _QKV:
-        groups = config.get("num_key_value_heads") or heads
-        head = d_out // (heads + 2 * groups)
-        sizes = [heads * head, groups * head, groups * head]
-    else:
-        sizes = [d_out // len(linear.roles)] * len(linear.roles)
-    return dict(zip(linear.roles, index.split(sizes), strict=True))
+    return dict(zip(linear.roles, index.split([unit * share for share in shares]), strict=True))
 
 
 def make_site(name: str, shape: tuple[int, int]) -> Site:

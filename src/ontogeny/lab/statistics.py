@@ -81,9 +81,9 @@ def paired_interval(differences: Sequence[float] | PerReplicate, level: float = 
     The bootstrap's draws come from one fixed stream, so the same values always give the same interval.
     """
     interval = student_interval(differences, level)
-    if interval.n < BOOTSTRAP_FROM or interval.sd == 0:
-        return interval
     values = np.asarray(differences, dtype=float)
+    if interval.n < BOOTSTRAP_FROM or np.ptp(values) == 0:
+        return interval
     rng = numpy_stream(0, "statistics", "bootstrap")
     bounds = stats.bootstrap((values,), np.mean, confidence_level=level, method="BCa", rng=rng).confidence_interval
     return Interval(interval.mean, interval.sd, float(bounds.low), float(bounds.high), level, interval.n)
@@ -127,17 +127,21 @@ def judge(
     for code, held in conditions.items():
         if not held:
             return Verdict("undecided", code)
-    needed = replicates_needed(interval.mean, interval.sd, interval.level)
     missing = max(MINIMUM_REPLICATES - interval.n, 0 if single_checkpoint else MINIMUM_REPLICATES - donors)
     if missing > 0:
-        return Verdict("undecided", "n", needed and max(needed, interval.n + missing))
+        return Verdict("undecided", "n", _needed(interval, at_least=interval.n + missing))
     if interval.high < DELTA:
         return Verdict("refuted")
     if interval.low <= DELTA:
-        return Verdict("undecided", "straddles", needed and max(needed, interval.n + 1))
+        return Verdict("undecided", "straddles", _needed(interval, at_least=interval.n + 1))
     if second_best_gap is None or second_best_gap <= 0:
         return Verdict("undecided", "sign at second-best rate")
     return Verdict("supported")
+
+
+def _needed(interval: Interval, at_least: int) -> int | None:
+    needed = replicates_needed(interval.mean, interval.sd, interval.level)
+    return None if needed is None else max(needed, at_least)
 
 
 def describe(interval: Interval, delta: float = DELTA) -> str:

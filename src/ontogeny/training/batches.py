@@ -62,14 +62,14 @@ class Batches:
         """How often ``steps`` steps visit each window."""
         return steps * self.size / _windows(self.tokens, self.length)
 
-    def check_budget(self, steps: int, max_epochs: float) -> None:
+    def check_budget(self, steps: int, max_epochs: int) -> None:
         """Raises InputError if ``steps`` steps visit the text more than ``max_epochs`` times."""
         epochs = self.epochs(steps)
         if epochs > max_epochs:
             needed = steps * self.size * self.length
             raise InputError(
                 f"text: {steps:,} steps of {self.size} × {self.length} tokens read {needed:,} tokens, {epochs:.2f} "
-                f"epochs of the train split's {len(self.tokens):,}; at most {max_epochs:g} allowed: give more text "
+                f"epochs of the train split's {len(self.tokens):,}; at most {max_epochs} allowed: give more text "
                 f"(about {needed / max_epochs:,.0f} train tokens), fewer steps, or smaller batches"
             )
 

@@ -1,21 +1,16 @@
 """Text: where it comes from, how it is split, and the tokens made of it once and then memory-mapped."""
 
-import ast
-import functools
+import contextlib
 import hashlib
 import importlib
-import inspect
-import io
 import json
 import os
 import re
 import sys
-import sysconfig
-import tokenize
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from ontogeny.canonical import digest
 from ontogeny.errors import InputError
+from ontogeny.training import standard_library
 
 Split = Literal["train", "tune", "test"]
 SPLITS: tuple[Split, ...] = ("train", "tune", "test")
@@ -31,17 +27,6 @@ DOCUMENT_CHARACTERS = 20_000  # a plain text file is cut into documents of about
 TOKENIZER_CHARACTERS = 4_000_000  # of the train split, from which byte pairs are learnt
 BATCH_CHARACTERS = 1_000_000  # tokenised at a time
 FIELDS = ("text", "content")
-
-# Not in every installation (Debian packages several of them apart, 3.12 and 3.13 dropped others), or tables.
-LEFT_OUT = frozenset(
-    "test tests idlelib tkinter turtle turtledemo ensurepip venv distutils lib2to3 msilib encodings pydoc_data".split()
-)
-# Compiled modules of every CPython; sys is not among them, because programs replace its hooks.
-COMPILED = (
-    "builtins time math cmath itertools _functools _collections _io _datetime _struct _socket array _operator "
-    "_pickle signal select unicodedata _random _thread _asyncio _codecs _csv _json _bisect _heapq _weakref _imp "
-    "marshal gc _contextvars"
-).split()
 
 
 @dataclass(frozen=True)
@@ -105,99 +90,6 @@ def _documents(source: str, max_characters: int | None) -> Iterable[str]:
     )
 
 
-# Embedded: the standard library of the running Python ---------------------------------------------------------
-
-
-def _stdlib_prose() -> Iterator[str]:
-    from pydoc_data.topics import topics
-
-    yield from (prose for prose, _ in _stdlib())
-    yield from (topics[name] for name in sorted(topics))
-    yield from (_compiled_documentation(name) for name in COMPILED)
-
-
-def _stdlib_code() -> Iterator[str]:
-    return (code for _, code in _stdlib())
-
-
-@functools.cache
-def _stdlib() -> tuple[tuple[str, str], ...]:
-    """(prose, code) of every pure Python module, in the order of their paths."""
-    library = Path(sysconfig.get_path("stdlib"))
-    files = (
-        path
-        for name in sorted(sys.stdlib_module_names - LEFT_OUT)
-        for path in (library / f"{name}.py", *sorted((library / name).rglob("*.py")))
-        if path.is_file() and LEFT_OUT.isdisjoint(path.relative_to(library).parts)
-    )
-    return tuple(separate(_source(path)) for path in files)
-
-
-def _source(path: Path) -> str:
-    with tokenize.open(path) as file:
-        return file.read()
-
-
-def _compiled_documentation(name: str) -> str:
-    """The documentation strings of a compiled module's functions, classes and their members."""
-    module = importlib.import_module(name)
-    owners = [module, *(value for _, value in sorted(vars(module).items()) if inspect.isclass(value))]
-    members = [value for owner in owners for key, value in sorted(vars(owner).items()) if not key.startswith("__")]
-    documented = (v for v in members if inspect.isclass(v) or inspect.isroutine(v) or inspect.isdatadescriptor(v))
-    texts = (inspect.cleandoc(v.__doc__) for v in documented if isinstance(v.__doc__, str))
-    return "\n\n".join(dict.fromkeys(texts))
-
-
-def separate(source: str) -> tuple[str, str]:
-    """Python source as (its documentation strings and comments, the same code without them).
-
-    Any statement that is only a string counts as documentation. One that is a whole body becomes ``pass``, so
-    that the code still compiles to the same, less its documentation.
-    """
-    offsets = [0]
-    for line in io.StringIO(source):
-        offsets.append(offsets[-1] + len(line))
-    prose: list[str] = []
-    code: list[str] = []
-    position, last_row = 0, -1
-    for token, replacement in _documentation(source):
-        text = _comment(token.string) if token.type == tokenize.COMMENT else _string(token.string)
-        if any(map(str.isalpha, text)):
-            prose += ["\n" if token.type == tokenize.COMMENT and token.start[0] == last_row + 1 else "\n\n", text]
-            last_row = token.end[0]
-        start, end = (offsets[row - 1] + column for row, column in (token.start, token.end))
-        kept = source[position:start]
-        whole_lines = not kept.rpartition("\n")[2].strip() and source[end : end + 1] == "\n" and not replacement
-        code += [kept.rstrip(" \t"), replacement and kept[len(kept.rstrip(" \t")) :] + replacement]
-        position = end + whole_lines
-    return "".join(prose[1:]), "".join([*code, source[position:]])
-
-
-def _documentation(source: str) -> Iterator[tuple[tokenize.TokenInfo, str]]:
-    """Every comment and every statement that is only a string, with what has to stand in its place."""
-    layout = (tokenize.COMMENT, tokenize.NL)
-    opening = (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
-    tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
-    significant = [token for token in tokens if token.type not in layout]
-    found = [(token, "") for token in tokens if token.type == tokenize.COMMENT]
-    for index, token in enumerate(significant[:-2]):
-        if token.type == tokenize.STRING and significant[index + 1].type == tokenize.NEWLINE:
-            before = significant[index - 1].type if index else tokenize.NEWLINE
-            if before in opening:
-                alone = before == tokenize.INDENT and significant[index + 2].type == tokenize.DEDENT
-                found.append((token, "pass" if alone else ""))
-    return iter(sorted(found, key=lambda item: item[0].start))
-
-
-def _comment(text: str) -> str:
-    return text.lstrip("#!:").removeprefix(" ").rstrip()
-
-
-def _string(text: str) -> str:
-    value = ast.literal_eval(text)
-    return inspect.cleandoc(value) if isinstance(value, str) else ""
-
-
 # Files and the hub --------------------------------------------------------------------------------------------
 
 
@@ -206,7 +98,9 @@ def _text_file(path: Path) -> Iterator[str]:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"text {path}: expected UTF-8, found bytes that are not ({error}); convert the file") from error
+        raise InputError(
+            f"text {path}: expected UTF-8, found bytes that are not ({error}); convert the file"
+        ) from error
     paragraph_end = "\n\n" if "\n\n" in text else "\n"
     start = 0
     while start < len(text):
@@ -223,10 +117,9 @@ def _field(names: Iterable[str], where: str) -> str:
     return found
 
 
-def _value(row: Any, where: str) -> str:
-    value = row[_field(row, where)] if isinstance(row, Mapping) else row
+def _string(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise InputError(f"{where}: expected a record whose text is a string, found {type(value).__name__}")
+        raise InputError(f"{where}: expected a string, found {type(value).__name__}; leave that record out")
     return value
 
 
@@ -236,9 +129,11 @@ def _jsonl_file(path: Path) -> Iterator[str]:
             where = f"text {path}, line {number}"
             try:
                 row = json.loads(line) if line.strip() else {FIELDS[0]: ""}
-            except ValueError as error:  # JSON and UTF-8 errors alike
-                raise InputError(f"{where}: expected one JSON object in UTF-8, found {error}") from error
-            yield _value(row if isinstance(row, Mapping) else [row], where)
+            except ValueError as error:  # of JSON and of UTF-8 alike
+                raise InputError(f"{where}: expected a JSON object in UTF-8, found {error}") from error
+            if not isinstance(row, Mapping):
+                raise InputError(f"{where}: expected a JSON object, found {type(row).__name__}")
+            yield _string(row[_field(row, where)], where)
 
 
 def _parquet_file(path: Path) -> Iterator[str]:
@@ -246,10 +141,10 @@ def _parquet_file(path: Path) -> Iterator[str]:
     try:
         file = parquet.ParquetFile(path)
     except ValueError as error:  # pyarrow's ArrowInvalid is one
-        raise InputError(f"text {path}: expected a parquet file, found {error}") from error
+        raise InputError(f"text {path}: expected a parquet file, found {_first_line(error)}") from error
     column = _field(file.schema_arrow.names, f"text {path}")
     for batch in file.iter_batches(columns=[column]):
-        yield from (_value(value, f"text {path}, column {column}") for value in batch.column(0).to_pylist())
+        yield from (_string(value, f"text {path}, column {column}") for value in batch.column(0).to_pylist())
 
 
 def _hub(source: str, max_characters: int | None) -> Iterator[str]:
@@ -258,12 +153,16 @@ def _hub(source: str, max_characters: int | None) -> Iterator[str]:
     datasets = _extra("datasets", source)
     try:
         for row in datasets.load_dataset(source, split="train", streaming=True):
-            yield _value(row, f"text {source}")
+            yield _string(row[_field(row, f"text {source}")], f"text {source}")
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"text {source}: no such file, and not readable as a hub data set: {reason}") from error
+        found = _first_line(error)
+        raise InputError(f"text {source}: no such file, and not readable as a hub data set: {found}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _extra(module: str, source: str) -> Any:
@@ -273,7 +172,10 @@ def _extra(module: str, source: str) -> Any:
         raise InputError(f"text {source}: needs {module}; pip install 'ontogeny[data]'") from error
 
 
-EMBEDDED: dict[str, Callable[[], Iterable[str]]] = {"stdlib:prose": _stdlib_prose, "stdlib:code": _stdlib_code}
+EMBEDDED: dict[str, Callable[[], Iterable[str]]] = {
+    "stdlib:prose": standard_library.prose,
+    "stdlib:code": standard_library.code,
+}
 READERS: dict[str, Callable[[Path], Iterable[str]]] = {
     ".txt": _text_file,
     ".jsonl": _jsonl_file,
@@ -286,12 +188,17 @@ READERS: dict[str, Callable[[Path], Iterable[str]]] = {
 
 def split(document: str) -> Split:
     """The split of a document, by its hash: 90 % train, 5 % tune, 5 % test. Copies fall into the same one."""
-    share = int.from_bytes(hashlib.sha256(document.encode()).digest()[:8], "big") % 20
+    share = _hash(document) % 20
     return "train" if share < 18 else "tune" if share == 18 else "test"
 
 
+def _hash(document: str) -> int:
+    return int.from_bytes(hashlib.sha256(document.encode()).digest()[:8], "big")
+
+
 def train_tokenizer(corpus: Corpus, vocabulary: int) -> Tokenizer:
-    """Byte-level BPE learnt on the train split's first four million characters; ``<|endoftext|>`` is id 0.
+    """Byte-level BPE learnt on four million characters of the train split, the first in the order of their hashes;
+    ``<|endoftext|>`` is id 0.
 
     A corpus too small for so many pairs gives a smaller vocabulary. Raises InputError if there is no room for
     the single bytes, or nothing to learn from.
@@ -301,7 +208,7 @@ def train_tokenizer(corpus: Corpus, vocabulary: int) -> Tokenizer:
     alphabet = sorted(set(pre_tokenizers.ByteLevel.alphabet()) - never)
     if vocabulary <= len(alphabet):
         raise InputError(f"vocabulary: expected at least {len(alphabet) + 1} (bytes and end of text), not {vocabulary}")
-    documents = [document for document in corpus.documents if split(document) == "train"]
+    documents = sorted((document for document in corpus.documents if split(document) == "train"), key=_hash)
     if not documents:
         raise InputError(f"text {corpus.source}: no document fell into the train split; give more text")
     tokenizer = Tokenizer(models.BPE())
@@ -325,7 +232,9 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises nothing narrower
-        raise InputError(f"{path}: expected a tokenizer in the tokenizers format, found {error}") from error
+        raise InputError(
+            f"{path}: expected a tokenizer in the tokenizers format, found {_first_line(error)}"
+        ) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -339,19 +248,24 @@ def end_token(tokenizer: Tokenizer, directory: Path | None) -> int | None:
     Raises InputError if one of these files is not JSON.
     """
     if directory is None:
-        found: int | None = tokenizer.token_to_id(END_OF_TEXT)
-        return found
+        return _token_id(tokenizer, END_OF_TEXT)
     names, ids = (_json_file(directory / name) for name in ("tokenizer_config.json", "config.json"))
     for role in ("eos", "bos"):
-        token = names.get(f"{role}_token")
-        text = token.get("content") if isinstance(token, Mapping) else token
-        found = tokenizer.token_to_id(text) if isinstance(text, str) else None
-        if found is None:
-            listed = ids.get(f"{role}_token_id")
-            found = listed[0] if isinstance(listed, list) and listed else listed
-        if isinstance(found, int):
+        listed = ids.get(f"{role}_token_id")
+        number = listed[0] if isinstance(listed, list) and listed else listed
+        found = _token_id(tokenizer, names.get(f"{role}_token"))
+        if found is None and isinstance(number, int):
+            found = number
+        if found is not None:
             return found
     return None
+
+
+def _token_id(tokenizer: Tokenizer, token: Any) -> int | None:
+    """Of a token as tokenizer_config.json gives it: a string, or an object with its content."""
+    text = token.get("content") if isinstance(token, Mapping) else token
+    found: int | None = tokenizer.token_to_id(text) if isinstance(text, str) else None
+    return found
 
 
 def _json_file(path: Path) -> dict[str, Any]:
@@ -391,20 +305,15 @@ def tokenise(corpus: Corpus, tokenizer: Tokenizer, end_token: int | None, direct
     if tokens is not None:
         return tokens
     directory.mkdir(parents=True, exist_ok=True)
-    temporary = directory / f"{identity}.{os.getpid()}.temporary"
     counts = dict.fromkeys(SPLITS, 0)
-    with temporary.open("wb") as file:
+    with _atomic(directory / f"{identity}.bin") as file:
         for part in SPLITS:
             for ids in _encoded([text for text in corpus.documents if split(text) == part], tokenizer, end_token):
                 file.write(ids.astype(dtype).tobytes())
                 counts[part] += len(ids)
-        _sync(file)
-    os.replace(temporary, directory / f"{identity}.bin")
     described = {**recipe, "source": corpus.source, "dtype": dtype.name, "vocabulary": size, "counts": counts}
-    with temporary.open("wb") as file:
+    with _atomic(directory / f"{identity}.json") as file:
         file.write(json.dumps(described, indent=1).encode())
-        _sync(file)
-    os.replace(temporary, directory / f"{identity}.json")
     tokens = open_tokens(directory, identity)
     if tokens is None:
         raise InputError(f"text {corpus.source}: its documents hold no tokens; give more text")
@@ -437,6 +346,15 @@ def _encoded(documents: Sequence[str], tokenizer: Tokenizer, end_token: int | No
             batch, characters = [], 0
 
 
-def _sync(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+@contextlib.contextmanager
+def _atomic(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears under its name only when it is complete and on disk."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.temporary")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,133 @@
+"""Carry out a declared experiment: donors, overlaps, rates, evaluated runs; whatever is stored is not run again."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from typing import Any
+
+from ontogeny.lab.donors import DonorRecipe, audit_donor, train_donor
+from ontogeny.lab.engines import Mapper
+from ontogeny.lab.experiment import Arm, Embeddings, Experiment, Rates, Run
+from ontogeny.lab.overlaps import ALIGNMENTS, OverlapTask, measure_overlap
+from ontogeny.lab.rates import Axis, Search, search
+from ontogeny.lab.run import Lab, run
+from ontogeny.lab.store import Store
+
+Cell = tuple[Embeddings, str]
+Report = Callable[[str, int, int], None]  # phase, done, total
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment ready to be conducted. ``recipes``: donors to train; none where the user gave checkpoints."""
+
+    experiment: Experiment
+    lab: Lab
+    recipes: tuple[DonorRecipe, ...]
+
+
+def conduct(plan: Plan, mapper: Mapper, report: Report = lambda phase, done, total: None) -> None:
+    """Run everything that the store doesn't have yet, phase by phase, and report progress."""
+    experiment, lab = plan.experiment, plan.lab
+    setting = experiment.setting
+    make = (
+        partial(train_donor, setting=setting, lab=lab)
+        if plan.recipes
+        else partial(audit_donor, setting=setting, lab=lab)
+    )
+    _all(mapper, make, plan.recipes or tuple(dict.fromkeys(setting.donors)), partial(report, "donors"))
+    _all(mapper, partial(measure_overlap, lab=lab), overlap_tasks(experiment), partial(report, "overlaps"))
+    tune(experiment, lab, mapper, partial(report, "tuning"))
+    cells = evaluated_runs(experiment, lab.store).values()
+    runs = {(r.id, r.replicate): r for cell in cells for r in cell}
+    _all(mapper, partial(run, lab=lab), list(runs.values()), partial(report, "runs"))
+
+
+def overlap_tasks(experiment: Experiment) -> list[OverlapTask]:
+    """Every pair of donors, raw and (but in the demo) aligned both ways."""
+    setting = experiment.setting
+    pairs = combinations(dict.fromkeys(setting.donors), 2)
+    alignments = ALIGNMENTS[:1] if experiment.scale == "demo" else ALIGNMENTS
+    return [OverlapTask(a, b, setting.rank, align) for a, b in pairs for align in alignments]
+
+
+def tuned_cells(experiment: Experiment) -> list[tuple[Embeddings, Arm]]:
+    """The cells with rates of their own."""
+    return [(mode, arm) for mode, arm in experiment.cells() if arm.tuned_as is None]
+
+
+def axes(mode: Embeddings) -> tuple[Axis, ...]:
+    """With frozen embeddings the body alone is tuned."""
+    return ("body",) if mode == "frozen" else ("body", "rest")
+
+
+def tune(
+    experiment: Experiment, lab: Lab, mapper: Mapper, report: Callable[[int, int], None] = lambda done, total: None
+) -> None:
+    """Every cell's rate search, all cells side by side, round by round."""
+    done = 0
+    while True:
+        found = searches(experiment, lab.store)
+        needed = [
+            experiment.tuning_run(mode, experiment.arm(name), rates)
+            for (mode, name), state in found.items()
+            for rates in state.needed
+        ]
+        if not needed:
+            return
+        _all(mapper, partial(run, lab=lab), needed, lambda i, n, before=done: report(before + i, before + n))  # type: ignore[misc]
+        done += len(needed)
+
+
+def searches(experiment: Experiment, store: Store) -> dict[Cell, Search]:
+    """Where every cell's search stands, from what is stored."""
+    if experiment.rates is not None:
+        return _fixed(experiment)
+    return {
+        (mode, arm.name): search(scores(experiment, store, mode, arm), axes(mode))
+        for mode, arm in tuned_cells(experiment)
+    }
+
+
+def scores(experiment: Experiment, store: Store, mode: Embeddings, arm: Arm) -> dict[Rates, float]:
+    """The tuning losses of one cell that its search has asked for so far; infinite where a run diverged."""
+    known: dict[Rates, float] = {}
+    while needed := search(known, axes(mode)).needed:
+        before = len(known)
+        for rates in needed:
+            task = experiment.tuning_run(mode, arm, rates)
+            if (result := store.result(task.id, 0)) is not None:
+                known[rates] = math.inf if result["final"] is None else result["final"]
+        if len(known) - before < len(needed):
+            break
+    return known
+
+
+def rates_of(found: Mapping[Cell, Search], mode: Embeddings, arm: Arm) -> Rates | None:
+    """The rates a cell is evaluated at, or None while its search goes on."""
+    return found[mode, arm.tuned_as or arm.name].best
+
+
+def _all(
+    mapper: Mapper, function: Callable[[Any], Any], items: Sequence[Any], report: Callable[[int, int], None]
+) -> None:
+    report(0, len(items))
+    for done, _ in enumerate(mapper(function, items), start=1):
+        report(done, len(items))
+
+
+def evaluated_runs(experiment: Experiment, store: Store) -> dict[Cell, list[Run]]:
+    """The evaluated runs of every cell whose rates are known by now."""
+    found = searches(experiment, store)
+    return {
+        (mode, arm.name): experiment.runs(mode, arm, rates)
+        for mode, arm in experiment.cells()
+        if (rates := rates_of(found, mode, arm))
+    }
+
+
+def _fixed(experiment: Experiment) -> dict[Cell, Search]:
+    rates = experiment.rates or {}
+    return {(mode, arm.name): Search(best=rates[mode][arm.name]) for mode, arm in tuned_cells(experiment)}

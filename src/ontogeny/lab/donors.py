@@ -1,0 +1,123 @@
+"""Donors trained on the spot, and the user's own: train or open, check the gate, keep the record."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ontogeny.canonical import digest
+from ontogeny.errors import InputError
+from ontogeny.genome.checkpoint import Checkpoint, open_checkpoint
+from ontogeny.lab.experiment import Rates, Setting
+from ontogeny.lab.run import (
+    Lab,
+    clear_checkpoint,
+    describe_cost,
+    history_writer,
+    host,
+    lab_references,
+    outcome,
+    run_tokens,
+    scoring_windows,
+)
+from ontogeny.lab.store import claim, read_json, write_json
+from ontogeny.model.initialise import fresh_model
+from ontogeny.streams import stream_seed
+from ontogeny.training.batches import Batches
+from ontogeny.training.train import TrainConfig, evaluation_loss, train
+
+GATE = 0.3  # nats a donor must beat its bigram by
+
+
+@dataclass(frozen=True)
+class DonorRecipe:
+    """What a donor trained on the spot is made from; ``index`` fixes its initialisation and data order."""
+
+    model: Mapping[str, Any]
+    tokens: str
+    length: int
+    batch: int
+    steps: int
+    rates: Rates
+    index: int
+    precision: str = "fp32"
+
+    @property
+    def id(self) -> str:
+        return digest(asdict(self))[:16]
+
+
+def train_donor(recipe: DonorRecipe, setting: Setting, lab: Lab) -> dict[str, Any]:
+    """Train one donor, save it as a Hugging Face directory in the store, and record its losses. Reads a stored one."""
+    directory = lab.store.root / "donors" / recipe.id
+    with claim(directory):
+        if (directory / "result.json").exists():
+            return read_json(directory / "result.json")
+        write_json(directory / "run.json", {"recipe": asdict(recipe), "host": host()})
+        tokens = run_tokens(setting, lab)
+        seed = stream_seed(recipe.index, "donor")
+        model = fresh_model(recipe.model, seed)
+        batches = Batches(tokens.train, recipe.length, recipe.batch, seed)
+        batches.check_budget(recipe.steps, max_epochs=2)
+        windows = scoring_windows(setting, tokens, "test")
+        marks = tuple(round(recipe.steps * share) for share in (0.1, 0.25, 0.5, 0.75, 1))
+        config = TrainConfig(recipe.steps, recipe.rates.body, recipe.rates.rest, marks, precision=setting.precision)
+        history = train(
+            model,
+            batches,
+            config,
+            evaluate=lambda model: evaluation_loss(model, windows),
+            directory=directory / "checkpoint",
+            on_evaluation=history_writer(directory),
+        )
+        if history.stop_reason == "non-finite":
+            raise InputError(f"donor {recipe.index} diverged after step {history.stopped_at}: lower donor_rates")
+        model.save_pretrained(directory)  # type: ignore[operator]
+        record = _record(recipe.id, history.losses[-1], setting, lab) | {"index": recipe.index}
+        result = record | outcome(history) | describe_cost(model, history, setting) | {"recipe": asdict(recipe)}
+        write_json(directory / "result.json", result)
+        clear_checkpoint(directory)
+    return read_json(directory / "result.json")
+
+
+def audit_donor(donor: str, setting: Setting, lab: Lab) -> dict[str, Any]:
+    """Measure a given checkpoint's own loss on this text, beside the references; stored once."""
+    directory = lab.store.root / "donors" / f"{donor}-{setting.tokens[:8]}"
+    with claim(directory):
+        if not (directory / "result.json").exists():
+            from transformers import AutoModelForCausalLM
+
+            path = lab.donors[donor]
+            model = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, trust_remote_code=False)
+            loss = evaluation_loss(model.float(), scoring_windows(setting, run_tokens(setting, lab), "test"))
+            write_json(directory / "result.json", _record(donor, loss, setting, lab))
+    return read_json(directory / "result.json")
+
+
+def _record(donor: str, loss: float, setting: Setting, lab: Lab) -> dict[str, Any]:
+    references = lab_references(setting, lab)["test"]
+    return {
+        "kind": "donor",
+        "id": donor,
+        "replicate": 0,
+        "loss": loss,
+        "references": references,
+        "passed_gate": bool(math.isfinite(loss) and loss <= references["bigram"] - GATE),
+    }
+
+
+def given_donor(source: str) -> tuple[str, Path, Checkpoint]:
+    """A user's checkpoint as a donor: its id (over the sha256 of its weights), where it lies, and the checkpoint."""
+    checkpoint = open_checkpoint(source)
+    if checkpoint.config["model_type"] == "vit":
+        raise InputError(f"{source}: a vision model can't be trained on text; give a language model's checkpoint")
+    return digest(checkpoint.source()["files"])[:16], checkpoint.directory, checkpoint
+
+
+def write_tokenizer(directory: Path, text: str) -> None:
+    """Put a tokenizer beside a donor, so that its directory is a complete Hugging Face model."""
+    (directory / "tokenizer.json").write_text(text)
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings))

@@ -1,0 +1,72 @@
+"""Where runs execute. An engine maps a function over items and yields (item, result) as each is done."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from ontogeny.errors import Interrupted
+
+Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any]]]
+
+
+@contextmanager
+def local(workers: int) -> Iterator[Mapper]:
+    """One run after another, in this process."""
+    yield lambda function, items: ((item, function(item)) for item in items)
+
+
+@contextmanager
+def processes(workers: int) -> Iterator[Mapper]:
+    """A pool of single-threaded workers: on small models one process a core beats threads.
+
+    SIGINT and SIGTERM reach the workers, which save their step; the pool then ends and Interrupted is raised.
+    """
+    environment = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ |= environment  # read by the workers' libraries when they start
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),))
+
+    def mapper(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        futures = {pool.submit(function, item): item for item in items}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
+    def stop(number: int, frame: object) -> None:
+        for process in list(pool._processes.values()):
+            if process.pid:
+                os.kill(process.pid, signal.SIGTERM)
+        raise Interrupted("stopped: running work is saved, rerun to go on")
+
+    handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield mapper
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _start_worker(parent: int) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver passes it on as SIGTERM, once
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)  # the driver was killed: what is saved is saved
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+ENGINES: dict[str, Callable[[int], AbstractContextManager[Mapper]]] = {"local": local, "processes": processes}

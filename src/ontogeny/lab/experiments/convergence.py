@@ -1,0 +1,418 @@
+"""Convergence (E6, E7, E8, E20): do independently trained donors hand down interchangeable, useful structure?
+
+Fresh networks are trained inside each donor's subspaces and inside every control's, on the same data from the same
+dense draw; the gap to each control says what the property it destroys was worth.
+"""
+
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from ontogeny.genome.extract import Recipe
+from ontogeny.lab.conduct import overlap_tasks
+from ontogeny.lab.experiment import Arm, Contrast, Embeddings, Experiment, Setting
+from ontogeny.lab.judge import Assessment, ContrastSummary
+from ontogeny.lab.statistics import (
+    DELTA,
+    Attribution,
+    Equivalence,
+    Interval,
+    VarianceComponents,
+    Verdict,
+    attribution,
+    interchangeable,
+    judge_interchangeable,
+    paired_interval,
+    variance_components,
+)
+from ontogeny.lab.store import Store
+
+TITLE = "Convergence: are the axes of independently trained donors interchangeable, and better than chance?"
+
+RULES = {
+    "estimand": "gap = test loss(control) − test loss(treatment), nats a token, at the last declared step",
+    "interval": "mean paired difference over replicates, Student's t, simultaneous at 1 − 0.05/m over the m primary "
+    "contrasts of an embedding mode",
+    "verdict": "supported: lower bound > 0.02 nats, ≥ 5 replicates over ≥ 5 donors, both arms past the bigram, both "
+    "rates interior, the same sign at both arms' second-best rates; refuted: upper bound < 0.02, same gates; else "
+    "undecided",
+    "rates": "body and rest tuned per arm and embedding mode by coordinate search on 1e-3 … 3e-1 from rest 3e-2, body "
+    "1e-2; same steps as the evaluation, on replicate 0 (never evaluated), scored on the tune split; with frozen "
+    "embeddings body only",
+    "E6": "supported if random − donor (fresh) is supported and every pair of donors is equivalent within a quarter of "
+    "the gap (both one-sided tests at 0.05), all donors on the same streams, ≥ 5 replicates",
+    "E7": "'the same subspaces' is taken as more than half shared: supported if the mean overlap of donor pairs, raw "
+    "or after aligning the residual stream on odd layers (scored on even ones), has its lower 95 % bound (t over "
+    "donors) above 1/2; refuted if every upper bound lies below 1/2; z against Haar and p against layer-permuted "
+    "refits beside it",
+    "E8": "supported if dense − donor (fresh) is supported at the last step",
+    "E20": "supported if neither flipping the signs nor permuting the order of the donor's singular values makes the "
+    "arm worse by more than 0.02 nats, while random − donor is supported (full table)",
+    "null by symmetry": "rotated equals donor with fresh embeddings (Gaussian embeddings and RMSNorm don't know the "
+    "coordinates); in-subspace equals donor under a full core: checks of the harness, not evidence",
+}
+
+PRIMARY = {
+    "donor": Arm("donor", description="the donor's leading singular subspaces"),
+    "random": Arm(
+        "random", controls=("random",), description="independent Haar-random subspaces, drawn anew each replicate"
+    ),
+    "rotated": Arm("rotated", controls=("rotated",), description="the donor's, residual stream rotated at random"),
+    "coherent": Arm("coherent", controls=("coherent",), description="random, but all layers share one residual frame"),
+    "dense": Arm("dense", constraint="dense", description="no constraint: every weight trained"),
+}
+
+# Cells of the attribution: which of layer identity, frame and internal sides the arm keeps of the donor's.
+CELLS = {
+    frozenset({"layers", "frame", "internal"}): "donor",
+    frozenset({"layers", "internal"}): "rotated",
+    frozenset({"frame", "internal"}): "layer-shuffled",
+    frozenset({"layers", "frame"}): "residual-only",
+    frozenset({"internal"}): "shuffled-rotated",
+    frozenset({"layers"}): "residual-rotated",
+    frozenset({"frame"}): "residual-shuffled",
+    frozenset[str](): "residual-shuffled-rotated",
+}
+
+ATTRIBUTION = {
+    "layer-shuffled": Arm("layer-shuffled", controls=("layer-shuffled",)),
+    "residual-only": Arm("residual-only", controls=("residual-only",)),
+    "shuffled-rotated": Arm("shuffled-rotated", controls=("layer-shuffled", "rotated")),
+    "residual-rotated": Arm("residual-rotated", controls=("rotated", "residual-only")),
+    "residual-shuffled": Arm("residual-shuffled", controls=("layer-shuffled", "residual-only")),
+    "residual-shuffled-rotated": Arm(
+        "residual-shuffled-rotated", controls=("layer-shuffled", "rotated", "residual-only")
+    ),
+}
+
+OTHERS = {
+    "chimera": Arm("chimera", controls=("chimera",), donors="all", description="each layer from another donor"),
+    "mean-only": Arm("mean-only", controls=("mean-only",), donors="all", description="what the donors share"),
+    "internal-only": Arm("internal-only", controls=("internal-only",)),
+    "left-only": Arm("left-only", controls=("left-only",), description="donor's U, random V"),
+    "right-only": Arm("right-only", controls=("right-only",), description="donor's V, random U"),
+    "middle": Arm("middle", recipe=Recipe("10%", select="middle"), description="the middle singular directions"),
+    "bottom": Arm("bottom", recipe=Recipe("10%", select="bottom"), description="the last singular directions"),
+    "fold-norms": Arm("fold-norms", recipe=Recipe("10%", fold_norms=True), description="norm gains folded in first"),
+    "in-subspace": Arm("in-subspace", controls=("in-subspace",), description="another basis of the same spans"),
+    "activation-pca": Arm(
+        "activation-pca", constraint="activations", description="principal directions of activations"
+    ),
+    "low-rank": Arm("low-rank", constraint="low-rank", description="trainable A Bᵀ of the same rank"),
+    "low-rank-equal": Arm("low-rank-equal", constraint="low-rank-equal", description="A Bᵀ of as many trained values"),
+    "values-kept": Arm("values-kept", core="values", description="the donor's core, trained on"),
+    "values-flipped": Arm("values-flipped", core="signs-flipped", description="its singular values' signs redrawn"),
+    "values-permuted": Arm("values-permuted", core="permuted", description="its singular values reordered"),
+}
+
+NEEDS_SEVERAL = ("chimera", "mean-only")
+FULL_FRESH = (*PRIMARY, *OTHERS)
+FULL_FROZEN = (*PRIMARY, *ATTRIBUTION)
+
+
+def declare(
+    *,
+    scale: str,
+    decisive: bool,
+    setting: Setting,
+    replicates: int,
+    text: dict[str, Any],
+    donor_records: tuple[dict[str, Any], ...],
+    given: bool,
+    table: str,
+    audit: bool,
+    rates: Any = None,
+) -> Experiment:
+    """The experiment for one scale, text and set of donors. ``given``: the donors are the user's own."""
+    several = len(setting.donors) > 1
+    extra = crossed(len(setting.donors), replicates if table == "full" else 1) if several and scale != "demo" else {}
+    arms = PRIMARY | extra
+    modes: dict[str, tuple[str, ...]] = {"fresh": (*PRIMARY, *extra), "frozen": tuple(PRIMARY)}
+    missing = {
+        "step-0": "singular vectors of a Gaussian initialisation are Haar-random, so it equals random; it is for "
+        "published step-0 checkpoints"
+    }
+    if not several:
+        missing |= dict.fromkeys(NEEDS_SEVERAL, "needs several donors; give --donor more than once")
+        missing |= dict.fromkeys(("E6", "E7"), "one donor: nothing to compare it with; give --donor more than once")
+    if table == "full":
+        arms |= ATTRIBUTION | {name: arm for name, arm in OTHERS.items() if name not in missing}
+        modes["fresh"] = tuple(name for name in (*FULL_FRESH, *extra) if name in arms)
+        modes["frozen"] = FULL_FROZEN
+        modes["trainable"] = tuple(PRIMARY)
+    if scale == "demo":
+        modes = {"fresh": tuple(PRIMARY)}
+    return Experiment(
+        name="convergence",
+        title=TITLE,
+        scale=scale,
+        decisive=decisive,
+        setting=setting,
+        arms=tuple(arms.values()),
+        embeddings=modes,
+        contrasts=tuple(contrast for mode in modes for contrast in _contrasts(mode, modes[mode])),  # type: ignore[arg-type]
+        replicates=replicates,
+        text=text,
+        donor_records=donor_records,
+        single_checkpoint=given and not several,
+        not_applicable=missing,
+        rules=RULES,
+        rates=rates,
+        audit=audit,
+        table=table,
+    )
+
+
+def crossed(donors: int, replicates: int) -> dict[str, Arm]:
+    """E6: every donor on the streams of the first ``replicates``, and as many random draws on replicate 1's."""
+    arms = {}
+    for i in range(donors):
+        name, draw = f"donor {i + 1}", f"draw {i + 1}"
+        arms[name] = Arm(name, donor=i, tuned_as="donor", replicates=replicates)
+        arms[draw] = Arm(draw, controls=("random",), draw=i + 1, tuned_as="random", replicates=1)
+    return arms
+
+
+def _contrasts(mode: Embeddings, arms: tuple[str, ...]) -> list[Contrast]:
+    """At most six primary contrasts a mode; the full table's others are exploratory."""
+    contrasts = [
+        Contrast(mode, "random", "donor", "is the structure worth having?"),
+        Contrast(mode, "dense", "donor", "is it better than every weight free?"),
+        Contrast(mode, "random", "rotated", "geometry between layers, coordinates lost"),
+        Contrast(mode, "random", "coherent", "agreement between layers alone"),
+        Contrast(mode, "coherent", "donor", "the donor beyond such agreement"),
+        Contrast(mode, "rotated", "donor", "fit to the coordinates", primary=mode != "fresh", check=mode == "fresh"),
+    ]
+    others = [name for name in arms if name in ATTRIBUTION or name in OTHERS]
+    return contrasts + [
+        Contrast(mode, name, "donor", arms_question(name), primary=False, check=name == "in-subspace")
+        for name in others
+    ]
+
+
+def arms_question(name: str) -> str:
+    """What an exploratory contrast against this arm asks."""
+    arm = (ATTRIBUTION | OTHERS)[name]
+    return arm.description or "donor with " + " and ".join(arm.controls) + " applied"
+
+
+def crossed_losses(assessment: Assessment) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+    """Losses (streams, donors) of every donor on the same streams, fresh embeddings; None until all are there."""
+    donors = len(assessment.experiment.setting.donors)
+    return _columns(assessment, [f"donor {i + 1}" for i in range(donors)])
+
+
+def _columns(assessment: Assessment, names: list[str]) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+    arms = [assessment.arms.get(("fresh", name)) for name in names]
+    columns = [arm.losses for arm in arms if arm]
+    if len(columns) < max(2, len(names)) or any(loss is None for column in columns for loss in column):
+        return None
+    return np.array(columns, dtype=float).T if columns[0] else None
+
+
+def equivalence(assessment: Assessment) -> Equivalence | None:
+    """E6: every pair of donors against a quarter of the gap to random, on common streams."""
+    crossed = crossed_losses(assessment)
+    random = assessment.arms["fresh", "random"].losses
+    if crossed is None or None in random:
+        return None
+    return interchangeable(crossed, np.array(random[: len(crossed)], dtype=float))
+
+
+def variances(assessment: Assessment) -> VarianceComponents | None:
+    """E6: the variance between donors beside that between random draws, on the streams of replicate 1."""
+    crossed = crossed_losses(assessment)
+    draws = _columns(assessment, [f"draw {i + 1}" for i in range(len(assessment.experiment.setting.donors))])
+    return None if crossed is None or draws is None else variance_components(crossed[:1], draws[:1])
+
+
+def attributed(assessment: Assessment) -> Attribution | None:
+    """What layer identity, frame and internal sides are worth with frozen embeddings (full table)."""
+    cells = {kept: assessment.arms.get(("frozen", name)) for kept, name in CELLS.items()}
+    random = assessment.arms.get(("frozen", "random"))
+    values = {kept: _value(arm.losses) for kept, arm in cells.items() if arm}
+    if random is None or len(values) < len(CELLS) or any(v is None for v in values.values()):
+        return None
+    total = _value(random.losses)
+    return None if total is None else attribution({k: v for k, v in values.items() if v is not None}, total)
+
+
+def _value(losses: tuple[float | None, ...]) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+    return None if not losses or None in losses else -np.array(losses, dtype=float)
+
+
+def overlaps(assessment: Assessment, store: Store) -> dict[str, list[dict[str, Any]]]:
+    """Alignment -> every stored pair's result."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for task in overlap_tasks(assessment.experiment):
+        if result := store.result(task.id, 0):
+            found.setdefault(task.align, []).append(result)
+    return found
+
+
+def mean_overlap(pairs: list[dict[str, Any]], donors: tuple[str, ...]) -> Interval | None:
+    """Mean overlap over sites and pairs, its interval over donors (each donor's mean with the others)."""
+    means = {}
+    for pair in pairs:
+        if pair["rows"]:
+            means[pair["first"], pair["second"]] = float(np.mean([row["overlap"] for row in pair["rows"]]))
+    wanted = list(combinations(donors, 2))
+    if len(donors) < 3 or any(pair not in means for pair in wanted):
+        return None
+    return paired_interval([float(np.mean([means[p] for p in wanted if donor in p])) for donor in donors])
+
+
+def findings(assessment: Assessment, store: Store) -> dict[str, dict[str, str]]:
+    """Claim id -> measured, scale, verdict and why, for the claims this experiment answers."""
+    experiment = assessment.experiment
+    contrasts = {c.contrast.name: c for c in assessment.contrasts}
+    gap, dense = contrasts["random − donor (fresh)"], contrasts["dense − donor (fresh)"]
+    answers = {
+        "E6": _interchangeable(assessment, gap),
+        "E7": _same_subspaces(assessment, store),
+        "E8": (_measured(dense), dense.verdict, dense.verdict.code or f"{dense.word} than dense"),
+        "E20": _values(assessment, gap),
+    }
+    return {
+        claim: {
+            "measured": measured,
+            "scale": experiment.scale,
+            "verdict": f"{verdict.word} ({experiment.scale})" if verdict.word != "not run" else "not run",
+            "why": why + (f"; {verdict.needed} replicates would decide" if verdict.needed else ""),
+        }
+        for claim, (measured, verdict, why) in answers.items()
+    }
+
+
+Answer = tuple[str, Verdict, str]
+
+
+def _measured(contrast: ContrastSummary) -> str:
+    if contrast.interval is None:
+        return ""
+    i = contrast.interval
+    return f"{contrast.contrast.name} {i.mean:+.3f} [{i.low:+.3f}, {i.high:+.3f}] nats, n {i.n}"
+
+
+def _interchangeable(assessment: Assessment, gap: ContrastSummary) -> Answer:
+    if "E6" in assessment.experiment.not_applicable:
+        return _measured(gap), Verdict("undecided", "not applicable"), assessment.experiment.not_applicable["E6"]
+    found = equivalence(assessment)
+    if found is None:
+        return _measured(gap), _unanswered(gap), "gap: " + (gap.verdict.code or gap.verdict.word)
+    passing = sum(pair.equivalent for pair in found.pairs)
+    measured = f"{_measured(gap)}; std/gap {found.std_over_gap:.3f}; {passing} of {len(found.pairs)} pairs equivalent"
+    if gap.verdict.word == "refuted":
+        return measured, Verdict("refuted"), "the donors' axes don't beat random ones, so there is no gap to share"
+    verdict = judge_interchangeable(found, gap.verdict)
+    return measured, verdict, f"gap {gap.verdict.word}" + (f" ({gap.verdict.code})" if gap.verdict.code else "")
+
+
+def _unanswered(gap: ContrastSummary) -> Verdict:
+    return Verdict("not run") if gap.interval is None else Verdict("undecided", gap.verdict.code)
+
+
+def _same_subspaces(assessment: Assessment, store: Store) -> Answer:
+    experiment = assessment.experiment
+    if "E7" in experiment.not_applicable:
+        return "", Verdict("undecided", "not applicable"), experiment.not_applicable["E7"]
+    intervals: dict[str, Interval] = {}
+    parts = []
+    for align, pairs in overlaps(assessment, store).items():
+        interval = mean_overlap(pairs, tuple(dict.fromkeys(experiment.setting.donors)))
+        if interval is not None:
+            intervals[align] = interval
+            rows = [row for pair in pairs for row in pair["rows"]]
+            chance, z = (float(np.mean([row[key] for row in rows])) for key in ("chance", "z"))
+            label = "raw" if align == "none" else f"after {align} alignment"
+            parts.append(
+                f"{label} {interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}], chance {chance:.3f}, mean z {z:.1f}"
+            )
+    if not intervals:
+        return "", Verdict("not run"), "needs three donors or more"
+    if not experiment.decisive:
+        return "; ".join(parts), Verdict("undecided", "scale"), f"{experiment.scale} decides nothing"
+    if any(not donor["passed_gate"] for donor in assessment.donors):
+        return "; ".join(parts), Verdict("undecided", "gate"), "a donor doesn't beat its bigram by 0.3 nats"
+    if any(interval.low > 0.5 for interval in intervals.values()):
+        return "; ".join(parts), Verdict("supported"), "more than half of the directions shared"
+    if len(intervals) == 3 and all(interval.high < 0.5 for interval in intervals.values()):
+        return "; ".join(parts), Verdict("refuted"), "less than half shared, raw and after either alignment"
+    return "; ".join(parts), Verdict("undecided", "straddles"), "the interval holds one half"
+
+
+def _values(assessment: Assessment, gap: ContrastSummary) -> Answer:
+    """E20: does destroying the values (signs, order) cost anything beyond keeping them?"""
+    kept, donor = assessment.arms.get(("fresh", "values-kept")), assessment.arms["fresh", "donor"]
+    destroyed = [assessment.arms.get(("fresh", name)) for name in ("values-flipped", "values-permuted")]
+    if kept is None or any(arm is None for arm in destroyed):
+        return "", Verdict("not run"), "in the full table (--table full)"
+    intervals = [
+        paired_interval(
+            [a - b for a, b in zip(arm.losses, kept.losses, strict=True) if a is not None and b is not None], 0.975
+        )
+        for arm in (*destroyed, donor)
+        if arm and arm.interval and kept.interval
+    ]
+    if len(intervals) < 3:
+        return "", Verdict("not run"), "runs missing"
+    names = ("signs flipped", "order permuted", "fresh core")
+    measured = "cost against values kept: " + ", ".join(
+        f"{name} {i.mean:+.3f} [{i.low:+.3f}, {i.high:+.3f}]" for name, i in zip(names, intervals, strict=True)
+    )
+    if gap.verdict.word != "supported":
+        return measured, Verdict("undecided", "gap"), f"random − donor is {gap.verdict.word}"
+    if all(i.high < DELTA for i in intervals[:2]):
+        return measured, Verdict("supported"), "destroying the values costs nothing"
+    if any(i.low > DELTA for i in intervals[:2]):
+        return measured, Verdict("refuted"), "destroying the values costs more than 0.02 nats"
+    return measured, Verdict("undecided", "straddles"), "an interval holds 0.02"
+
+
+def headlines(assessment: Assessment) -> list[str]:
+    """The first lines of a report: the donor's own standing, who passed the bigram, then one line a control."""
+    lines = []
+    references = assessment.references
+    for donor, record in zip(assessment.donors, assessment.experiment.donor_records, strict=False):
+        name = record.get("name", f"donor {record.get('index', '')}")
+        bigram = donor["references"]["bigram"]
+        relation = "below" if donor["loss"] < bigram else "above"
+        mark = (
+            "" if donor["passed_gate"] else ": it does not beat the bigram by 0.3 nats, so read what follows with care"
+        )
+        lines.append(
+            f"{name}: its own loss on this text is {donor['loss']:.2f} nats a token, {relation} the bigram ({bigram:.2f}){mark}."
+        )
+    for mode in assessment.experiment.embeddings:
+        named = [arm for (m, name), arm in assessment.arms.items() if m == mode and name in PRIMARY and arm.interval]
+        passed = [arm.arm for arm in named if arm.passed_bigram]
+        if named:
+            lines.append(
+                f"Embeddings {mode}: past the bigram ({references['bigram']:.2f}): {', '.join(passed) or 'no arm'}"
+                + (
+                    f"; not: {', '.join(a.arm for a in named if not a.passed_bigram)}"
+                    if len(passed) < len(named)
+                    else ""
+                )
+                + "."
+            )
+        for contrast in assessment.contrasts:
+            c = contrast.contrast
+            if c.embeddings == mode and c.treatment == "donor" and c.control in PRIMARY and contrast.interval:
+                i = contrast.interval
+                check = " (null by symmetry: a check of the harness)" if c.check else ""
+                lines.append(
+                    f"Embeddings {mode}: the donor's structure is {contrast.word} against {c.control}: gap {i.mean:+.3f} nats "
+                    f"[{i.low:+.3f}, {i.high:+.3f}], n {i.n}, {contrast.verdict.word}"
+                    + (f" ({contrast.verdict.code})" if contrast.verdict.code else "")
+                    + check
+                    + "."
+                )
+    return lines
+
+
+def claims_answered() -> Mapping[str, str]:
+    """Claim id -> the rule that decides it."""
+    return {claim: RULES[claim] for claim in ("E6", "E7", "E8", "E20")}

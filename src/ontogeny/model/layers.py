@@ -1,0 +1,166 @@
+"""Linear layers under a structural constraint. Drop-in for ``nn.Linear``; ``plain()`` gives it back."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+
+class Constrained(nn.Module):
+    """What the constrained layers share: an effective ``weight`` (d_out, d_in), and the way back to a plain layer.
+
+    ``transposed``: the plain layer is transformers' ``Conv1D``, which stores (d_in, d_out).
+    """
+
+    bias: nn.Parameter | None
+    transposed: bool = False
+
+    @property
+    def weight(self) -> Float[Tensor, "d_out d_in"]:
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def plain(self) -> nn.Module:
+        """An unconstrained layer with the same weight and bias."""
+        from transformers.pytorch_utils import Conv1D
+
+        W = self.weight.detach()
+        with torch.device("meta"):  # the values come from W: draw none
+            layer: nn.Module = (
+                Conv1D(*W.shape) if self.transposed else nn.Linear(W.shape[1], W.shape[0], bias=self.bias is not None)
+            )
+        layer.weight = nn.Parameter((W.T if self.transposed else W).contiguous())
+        if self.bias is not None:
+            layer.bias = nn.Parameter(self.bias.detach().clone())
+        return layer
+
+
+class SubspaceLinear(Constrained):
+    """``y = U C Vᵀ x + b`` with U (d_out, k) and V (d_in, k) fixed and only the core C (k, k) and b trained.
+
+    The product U C Vᵀ is never formed; U and V are buffers, so no gradient for them is ever computed.
+    """
+
+    U: Float[Tensor, "d_out k"]
+    V: Float[Tensor, "d_in k"]
+
+    def __init__(
+        self,
+        U: Float[Tensor, "d_out k"],
+        V: Float[Tensor, "d_in k"],
+        core: Float[Tensor, "k k"],
+        bias: Float[Tensor, " d_out"] | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("U", U.contiguous())
+        self.register_buffer("V", V.contiguous())
+        self.core = nn.Parameter(core.contiguous())
+        self.bias = None if bias is None else nn.Parameter(bias.clone())
+
+    def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
+        return F.linear(F.linear(F.linear(x, self.V.T), self.core), self.U, self.bias)
+
+    @property
+    def weight(self) -> Float[Tensor, "d_out d_in"]:
+        return self.U @ self.core @ self.V.T
+
+
+class LowRankLinear(Constrained):
+    """``y = A Bᵀ x + b`` with A (d_out, k) and B (d_in, k) trained: the same rank, the directions free."""
+
+    def __init__(
+        self, A: Float[Tensor, "d_out k"], B: Float[Tensor, "d_in k"], bias: Float[Tensor, " d_out"] | None = None
+    ) -> None:
+        super().__init__()
+        self.A, self.B = nn.Parameter(A.contiguous()), nn.Parameter(B.contiguous())
+        self.bias = None if bias is None else nn.Parameter(bias.clone())
+
+    def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
+        return F.linear(F.linear(x, self.B.T), self.A, self.bias)
+
+    @property
+    def weight(self) -> Float[Tensor, "d_out d_in"]:
+        return self.A @ self.B.T
+
+
+class MaskedLinear(Constrained):
+    """A linear layer whose weights outside ``keep`` are exactly zero.
+
+    They start at zero; ``enforce_masks`` keeps them there after every optimiser step.
+    """
+
+    keep: Bool[Tensor, "d_out d_in"]
+
+    def __init__(
+        self,
+        weight: Float[Tensor, "d_out d_in"],
+        keep: Bool[Tensor, "d_out d_in"],
+        bias: Float[Tensor, " d_out"] | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("keep", keep.contiguous())
+        self.kept = nn.Parameter(torch.where(keep, weight, 0.0))
+        self.bias = None if bias is None else nn.Parameter(bias.clone())
+
+    def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
+        # Masked here too, so that dead weights have no gradient to inflate the norm that clipping looks at.
+        return F.linear(x, torch.where(self.keep, self.kept, 0.0), self.bias)
+
+    @property
+    def weight(self) -> Float[Tensor, "d_out d_in"]:
+        return self.kept
+
+
+class FusedLinear(Constrained):
+    """Several layers over one input whose outputs stand in one tensor, as a fused projection stores them.
+
+    ``order`` is where each stored row lies in the parts' outputs side by side; None if already in order.
+    """
+
+    order: Int[Tensor, " d_out"] | None
+
+    def __init__(self, parts: dict[str, nn.Module], order: Int[Tensor, " d_out"] | None, transposed: bool) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict({name.replace(".", "_"): part for name, part in parts.items()})
+        self.register_buffer("order", order, persistent=False)
+        self.transposed = transposed
+
+    def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
+        y = torch.cat([part(x) for part in self.parts.values()], dim=-1)
+        return y if self.order is None else y.index_select(-1, self.order)
+
+    def _stored(self, values: list[Tensor]) -> Tensor:
+        joined = torch.cat(values)
+        return joined if self.order is None else joined[self.order]
+
+    @property
+    def weight(self) -> Float[Tensor, "d_out d_in"]:
+        return self._stored([part.weight for part in self.parts.values()])  # type: ignore[misc]
+
+    @property
+    def bias(self) -> Tensor | None:  # type: ignore[override]
+        biases = [part.bias for part in self.parts.values()]
+        return None if biases[0] is None else self._stored(biases)  # type: ignore[arg-type]
+
+
+def enforce_masks(model: nn.Module, optimizer: Optimizer) -> RemovableHandle:
+    """After every step of ``optimizer``, dead weights and every optimiser state of theirs are exactly zero.
+
+    Works for any optimiser, momentum and weight decay included: what a step revives is zeroed before anyone reads it.
+    """
+    masked = [module for module in model.modules() if isinstance(module, MaskedLinear)]
+
+    @torch.no_grad()
+    def clean(optimizer: Optimizer, *_: Any) -> None:
+        for layer in masked:
+            weight, dead = layer.kept, ~layer.keep  # read here: the model may have moved to another device
+            weight.masked_fill_(dead, 0)
+            for state in optimizer.state.get(weight, {}).values():
+                if torch.is_tensor(state) and state.shape == weight.shape:
+                    state.masked_fill_(dead, 0)
+
+    return optimizer.register_step_post_hook(clean)

@@ -1,0 +1,215 @@
+"""The training loop: optimiser, schedule, evaluation, early stop, checkpoint, resume."""
+
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from jaxtyping import Int
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ontogeny.errors import Interrupted
+from ontogeny.model.constrain import body_parameters
+from ontogeny.model.layers import enforce_masks
+
+BatchFunction = Callable[[int], Int[Tensor, "size length_plus_1"]]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. Rates are peak rates of AdamW: *body* for the layer matrices, *rest* for everything else.
+
+    ``patience``: stop when the evaluated loss hasn't improved for so many evaluations (0: never).
+    """
+
+    steps: int
+    body_rate: float
+    rest_rate: float
+    evaluate_at: tuple[int, ...] = ()
+    warmup: float = 0.1  # share of the steps, linear; then a cosine to zero
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    clip: float = 1.0  # largest gradient norm
+    patience: int = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+@dataclass
+class History:
+    """What happened: one row an evaluated step (step, tokens, train and test loss in nats a token, seconds)."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    stopped_at: int = 0
+    stop_reason: Literal["", "finished", "early", "non-finite"] = ""
+    seconds: float = 0.0
+
+    @property
+    def losses(self) -> list[float]:
+        return [row["loss"] for row in self.rows]
+
+
+def next_token_loss(model: nn.Module, windows: Int[Tensor, "size length_plus_1"]) -> Tensor:
+    """Mean cross-entropy (nats a token) of predicting each window's tokens from the ones before."""
+    logits = model(input_ids=windows[:, :-1], use_cache=False).logits  # (B, T, V)
+    return F.cross_entropy(logits.flatten(0, 1).float(), windows[:, 1:].flatten())
+
+
+@torch.no_grad()
+def evaluation_loss(model: nn.Module, windows: Int[Tensor, "count length_plus_1"], size: int = 64) -> float:
+    """Mean loss over all windows, nats a token, evaluated ``size`` windows at a time."""
+    device = next(model.parameters()).device
+    model.eval()
+    total = sum(len(part) * next_token_loss(model, part.to(device)).item() for part in windows.split(size))
+    model.train()
+    return total / len(windows)
+
+
+def learning_rate_scale(step: int, config: TrainConfig) -> float:
+    """Share of the peak rate at a step (from 0): linear warm-up, then a cosine to zero after the last step."""
+    warm = max(1, round(config.warmup * config.steps))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, config.steps - warm)))
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
+    """Fused AdamW over the trainable parameters in two groups, body and rest."""
+    body = body_parameters(model)
+    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for name, p in trainable if name in body], "peak": config.body_rate},
+        {"params": [p for name, p in trainable if name not in body], "peak": config.rest_rate},
+    ]
+    groups = [group | {"lr": group["peak"]} for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+
+
+def train(
+    model: nn.Module,
+    batches: BatchFunction,
+    config: TrainConfig,
+    *,
+    evaluate: Callable[[nn.Module], float],
+    directory: Path | None = None,
+    save_every: float = 20.0,
+    on_step: Callable[[int], None] = lambda step: None,
+    on_evaluation: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
+) -> History:
+    """Train ``model`` in place; evaluate before step 0 and after every step in ``config.evaluate_at``.
+
+    With a ``directory`` the state is saved there every ``save_every`` seconds and on SIGINT or SIGTERM, and a call
+    that finds a saved state goes on from it, bitwise on CPU; SIGINT and SIGTERM raise Interrupted once it is saved.
+    A non-finite loss ends the run: ``stop_reason`` says so and ``stopped_at`` is the last good step.
+    """
+    accelerator = Accelerator(mixed_precision="no" if config.precision == "fp32" else "bf16")
+    optimizer = make_optimizer(model, config)
+    enforce_masks(model, optimizer)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    state = directory / "state.safetensors" if directory else None
+    history = _load(state, model, optimizer) if state and state.exists() else History()
+    started, saved = time.monotonic() - history.seconds, time.monotonic()
+    model.train()
+    if not history.rows:
+        history.rows.append({"step": 0, "loss": evaluate(model), "train_loss": None, "seconds": 0.0})
+    with _graceful() as stopping:
+        for step in range(history.stopped_at, config.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * learning_rate_scale(step, config)
+            with accelerator.autocast():
+                loss = next_token_loss(model, batches(step).to(accelerator.device))
+            if not math.isfinite(train_loss := loss.item()):
+                history.stop_reason = "non-finite"
+                break
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(model.parameters(), config.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            history.stopped_at = step + 1
+            history.seconds = time.monotonic() - started
+            if step + 1 in config.evaluate_at or step + 1 == config.steps:
+                row = {"step": step + 1, "loss": evaluate(model), "train_loss": train_loss, "seconds": history.seconds}
+                if not math.isfinite(row["loss"]):
+                    history.stop_reason = "non-finite"
+                    break
+                history.rows.append(row)
+                on_evaluation(history.rows)
+                if _patience_over(history.losses, config.patience):
+                    history.stop_reason = "early"
+                    break
+            on_step(step + 1)
+            if state and (stopping or time.monotonic() - saved > save_every):
+                _save(state, model, optimizer, history)
+                saved = time.monotonic()
+            if stopping:
+                raise Interrupted(f"stopped after step {step + 1} of {config.steps}")
+    history.stop_reason = history.stop_reason or "finished"
+    return history
+
+
+def _patience_over(losses: list[float], patience: int) -> bool:
+    return patience > 0 and len(losses) - 1 - min(range(len(losses)), key=losses.__getitem__) >= patience
+
+
+@contextmanager
+def _graceful() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM are noted in the list that is yielded, and end nothing by themselves."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+
+    try:
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: whoever runs the thread handles signals
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _save(path: Path, model: nn.Module, optimizer: Optimizer, history: History) -> None:
+    """Trainable parameters, optimiser state and history in one safetensors file, replaced atomically."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            tensors[f"parameter/{name}"] = parameter.detach().contiguous()
+            for key, value in optimizer.state[parameter].items():
+                tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(value).contiguous()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file(tensors, temporary, metadata={"history": json.dumps(vars(history))})
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+@torch.no_grad()
+def _load(path: Path, model: nn.Module, optimizer: Optimizer) -> History:
+    with safe_open(path, "pt", backend="pread") as file:
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            parameter.copy_(file.get_tensor(f"parameter/{name}"))
+            prefix = f"optimizer/{name}/"
+            names = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118  (safe_open is no mapping)
+            state = {key.removeprefix(prefix): file.get_tensor(key) for key in names}
+            optimizer.state[parameter] = {
+                key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
+            }
+        return History(**json.loads(file.metadata()["history"]))

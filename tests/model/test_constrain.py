@@ -1,0 +1,284 @@
+"""Genome -> constrained model -> training -> merged model -> a standard Hugging Face checkpoint, and back."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from tiny import TINY, VOCABULARY, tiny_checkpoint, tiny_model
+from torch import Tensor, nn
+
+from ontogeny.errors import InputError
+from ontogeny.genome.checkpoint import Checkpoint, open_checkpoint
+from ontogeny.genome.controls import transform
+from ontogeny.genome.extract import Recipe, extract
+from ontogeny.genome.genome import Genome, Mask, Subspace
+from ontogeny.genome.sites import ARCHITECTURES
+from ontogeny.model.constrain import body_parameters, constrain, low_rank, merge, sites, start_cores
+from ontogeny.model.layers import Constrained, LowRankLinear, MaskedLinear, SubspaceLinear
+from ontogeny.streams import stream
+from ontogeny.training.train import TrainConfig, train
+
+RECIPES = {"subspace": Recipe(rank="25%"), "mask": Recipe(density="30%")}
+FUSED = ("phi3", "gpt_neox", "gpt2")
+
+
+def inputs(name: str, seed: int = 0) -> dict[str, Tensor]:
+    if name == "vit":
+        return {"pixel_values": torch.randn(4, 3, 16, 16, generator=stream(seed, "pixels"))}
+    return {"input_ids": torch.randint(0, VOCABULARY, (4, 16), generator=stream(seed, "ids"))}
+
+
+@torch.no_grad()
+def logits(model: nn.Module, name: str) -> Tensor:
+    found: Tensor = model.eval()(**inputs(name)).logits
+    return found
+
+
+def assert_round_off(found: Tensor, expected: Tensor) -> None:
+    """Equal up to the float32 rounding of sums in another order."""
+    assert float((found - expected).abs().max()) <= 2e-6 * float(expected.abs().max())
+
+
+def train_five_steps(model: nn.Module, name: str) -> None:
+    if name != "vit":
+        config = TrainConfig(steps=5, body_rate=1e-2, rest_rate=1e-2)
+        train(model, lambda step: inputs(name, step)["input_ids"], config, evaluate=lambda model: 0.0)
+        return
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for step in range(5):
+        loss = model(**inputs(name, step), labels=torch.arange(4)).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+RELOAD = """
+import json, sys
+from safetensors.torch import load_file, save_file
+import torch, transformers
+torch.set_num_threads(1)
+found, facts = {}, {}
+for directory, name in json.load(open(sys.argv[1])):
+    auto = transformers.AutoModelForImageClassification if name == "vit" else transformers.AutoModelForCausalLM
+    model, info = auto.from_pretrained(directory, output_loading_info=True)
+    with torch.no_grad():
+        found[directory] = model.eval()(**load_file(directory + "/../inputs.safetensors")).logits.contiguous()
+    head = model.get_output_embeddings()
+    facts[directory] = {
+        "type": type(model).__name__,
+        "tied": head is not None and head.weight is model.get_input_embeddings().weight,
+        "clean": not any(info.values()),
+    }
+save_file(found, sys.argv[2])
+json.dump(facts, open(sys.argv[2] + ".json", "w"))
+"""
+
+
+@dataclass
+class Case:
+    """One trip of one architecture: the trained constrained model's logits and what came back from its checkpoint."""
+
+    genome: Genome
+    merged: nn.Module
+    constrained_logits: Tensor
+    directory: Path
+    reloaded_logits: Tensor
+    facts: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Case]:
+    root = tmp_path_factory.mktemp("trip")
+    found: dict[tuple[str, str], Case] = {}
+    for name in TINY:
+        donor = open_checkpoint(tiny_checkpoint(name, root / name / "donor"))
+        save_file(inputs(name), root / name / "inputs.safetensors")
+        for kind, recipe in RECIPES.items():
+            model = tiny_model(name, seed=1).train()
+            genome = extract(donor, recipe)
+            constrain(model, genome)
+            train_five_steps(model, name)
+            expected = logits(model, name)
+            directory = root / name / kind
+            merge(model).save_pretrained(directory)  # type: ignore[operator]
+            found[name, kind] = Case(genome, model, expected, directory, expected, {})
+    (root / "list.json").write_text(json.dumps([(str(case.directory), key[0]) for key, case in found.items()]))
+    subprocess.run([sys.executable, "-c", RELOAD, root / "list.json", root / "found"], check=True, timeout=120)
+    reloaded, facts = load_file(root / "found"), json.loads((root / "found.json").read_text())
+    for case in found.values():
+        case.reloaded_logits, case.facts = reloaded[str(case.directory)], facts[str(case.directory)]
+    return found
+
+
+def test_the_tiny_models_cover_every_architecture() -> None:
+    assert {model_type for model_type, _ in TINY.values()} == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+@pytest.mark.parametrize("name", TINY)
+def test_a_merged_model_is_a_standard_checkpoint(
+    cases: dict[tuple[str, str], Case], name: str, kind: str, tmp_path: Path
+) -> None:
+    case, plain = cases[name, kind], tiny_model(name, seed=1)
+    assert_round_off(case.reloaded_logits, case.constrained_logits)
+    assert not torch.allclose(case.constrained_logits, logits(plain, name), rtol=0.1)
+    assert case.facts["clean"]
+    assert type(case.merged) is type(plain)
+    assert case.facts["type"] == type(plain).__name__
+    assert case.merged.state_dict().keys() == plain.state_dict().keys()
+    assert case.facts["tied"] == bool(plain.config.to_dict().get("tie_word_embeddings", name == "gpt2"))
+    plain.save_pretrained(tmp_path)
+    with (
+        safe_open(tmp_path / "model.safetensors", "pt") as file,
+        safe_open(case.directory / "model.safetensors", "pt") as merged_file,
+    ):
+        assert set(merged_file.keys()) == set(file.keys())
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+@pytest.mark.parametrize("name", TINY)
+def test_training_never_leaves_the_genome(cases: dict[tuple[str, str], Case], name: str, kind: str) -> None:
+    """Read back with the same reader: W = U Uᵀ W V Vᵀ at every site, or exact zeros outside the mask."""
+    case = cases[name, kind]
+    weights = dict(open_checkpoint(case.directory).weights())
+    assert weights.keys() == case.genome.genes.keys()
+    for site, gene in case.genome.genes.items():
+        W = weights[site].double()
+        assert float(W.norm()) > 0
+        if isinstance(gene, Mask):
+            assert torch.equal(W != 0, gene.keep)
+        else:
+            U, V = gene.U.double(), gene.V.double()
+            assert float((W - U @ (U.T @ W @ V) @ V.T).norm() / W.norm()) <= 1e-6
+
+
+@pytest.fixture(scope="module")
+def donors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkpoint]:
+    root = tmp_path_factory.mktemp("donors")
+    return {name: open_checkpoint(tiny_checkpoint(name, root / name)) for name in TINY}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_full_rank_with_the_donors_values_is_the_donor(donors: dict[str, Checkpoint], name: str) -> None:
+    """C = Uᵀ W V at 100 % rank: Hugging Face's own model and the constrained one agree."""
+    model = constrain(tiny_model(name), extract(donors[name], Recipe(rank="100%")))
+    start_cores(model, donors[name], "values", seed=0)
+    assert_round_off(logits(model, name), logits(tiny_model(name), name))
+
+
+@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize("role", ["attention.query", "attention.value", "mlp.up"])
+def test_a_genome_of_part_of_a_fused_projection(donors: dict[str, Checkpoint], name: str, role: str) -> None:
+    """The other parts stay as they were, trainable, in their places."""
+    whole = extract(donors[name], Recipe(rank="100%"))
+    genome = Genome({s: gene for s, gene in whole.genes.items() if s.name.endswith(role)}, whole.provenance)
+    model = constrain(tiny_model(name), genome)
+    start_cores(model, donors[name], "values", seed=0)
+    assert sum(isinstance(module, SubspaceLinear) for module in model.modules()) == 2  # one a layer
+    assert_round_off(logits(model, name), logits(tiny_model(name), name))
+    plain = merge(model)
+    assert not any(isinstance(module, Constrained) for module in plain.modules())
+    assert_round_off(logits(plain, name), logits(tiny_model(name), name))
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    return {name: layer.weight.detach() for name, layer in sites(model)}  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", ["llama", "phi3", "gpt_neox", "gpt2"])
+def test_every_site_starts_from_its_own_rows_of_the_dense_draw(donors: dict[str, Checkpoint], name: str) -> None:
+    """A subspace at √(d_out·d_in)/k · U Uᵀ W₀ V Vᵀ, a mask at √(1/density) · W₀, biases as they were."""
+    fresh = {site.name: W for site, W in donors[name].weights()}
+    for recipe in RECIPES.values():
+        genome = extract(donors[name], recipe)
+        model = tiny_model(name)
+        bias_count = sum(p.numel() for key, p in model.named_parameters() if key.endswith("bias"))
+        constrain(model, genome)
+        found = weights_of(model)
+        assert sum(p.numel() for key, p in model.named_parameters() if key.endswith("bias")) == bias_count
+        for site, gene in genome.genes.items():
+            W, (m, n) = fresh[site.name], site.shape
+            if isinstance(gene, Subspace):
+                expected = (m * n) ** 0.5 / gene.rank * gene.U @ (gene.U.T @ W @ gene.V) @ gene.V.T
+            else:
+                expected = (m * n / int(gene.keep.sum())) ** 0.5 * W * gene.keep
+            torch.testing.assert_close(found[site.name], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("start", ["signs-flipped", "permuted"])
+def test_core_starts_keep_the_spectrum_and_the_frames(donors: dict[str, Checkpoint], start: Any) -> None:
+    genome = extract(donors["llama"], Recipe(rank="50%"))
+    values, changed = (
+        dict(sites(start_cores(constrain(tiny_model("llama"), genome), donors["llama"], how, seed=3)))
+        for how in ("values", start)
+    )
+    for name, layer in values.items():
+        P, s, Qt = torch.linalg.svd(layer.core.detach().double())  # type: ignore[operator]
+        turned = P.T @ changed[name].core.detach().double() @ Qt.T  # type: ignore[operator]
+        diagonal = turned.diagonal()
+        assert float((turned - diagonal.diag()).abs().max()) <= 1e-5 * float(s[0])
+        torch.testing.assert_close(diagonal.abs().sort(descending=True).values, s, rtol=1e-4, atol=1e-6)
+        moved = diagonal < 0 if start == "signs-flipped" else (diagonal - s).abs() > 1e-4
+        assert 0 < int(moved.sum()) <= len(s)
+        assert (start == "permuted") == bool((diagonal > 0).all())
+
+
+def test_low_rank_starts_where_the_random_genome_does(donors: dict[str, Checkpoint]) -> None:
+    random = transform("random", [extract(donors["llama"], Recipe(rank=4))], seed=5)
+    free = low_rank(tiny_model("llama"), {site.name: 4 for site in random.genes}, seed=5)
+    fixed = constrain(tiny_model("llama"), random)
+    assert all(isinstance(layer, LowRankLinear) for _, layer in sites(free))
+    assert_round_off(logits(free, "llama"), logits(fixed, "llama"))
+    assert_round_off(logits(merge(free), "llama"), logits(fixed, "llama"))
+
+
+def test_low_rank_leaves_other_sites_alone() -> None:
+    before = weights_of(tiny_model("phi3"))
+    model = low_rank(tiny_model("phi3"), {"layers.1.attention.key": 3}, seed=0)
+    assert sum(isinstance(module, LowRankLinear) for module in model.modules()) == 1
+    merged = merge(model)
+    W = merged.get_submodule("model.layers.1.self_attn.qkv_proj").weight
+    original = tiny_model("phi3").get_submodule("model.layers.1.self_attn.qkv_proj").weight
+    assert torch.equal(W[:32], original[:32])
+    assert torch.linalg.matrix_rank(W[32:48]) == 3
+    assert torch.equal(W[48:], original[48:])
+    assert torch.equal(weights_of(merged)["layers.0.mlp.down"], before["layers.0.mlp.down"])
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_body_parameters_are_the_layer_matrices_alone(donors: dict[str, Checkpoint], name: str) -> None:
+    plain = tiny_model(name)
+    body = sum(p.numel() for key, p in plain.named_parameters() if key in body_parameters(plain))
+    assert body == sum(site.shape[0] * site.shape[1] for site in donors[name].sites)
+    genome = extract(donors[name], Recipe(rank=4))
+    model = constrain(plain, genome)
+    named = dict(model.named_parameters())
+    assert all(key.endswith("core") for key in body_parameters(model))
+    assert sum(named[key].numel() for key in body_parameters(model)) == 16 * len(genome.genes)
+
+
+def test_a_masked_model_starts_with_zeros_outside(donors: dict[str, Checkpoint]) -> None:
+    model = constrain(tiny_model("llama"), extract(donors["llama"], RECIPES["mask"]))
+    layers = [module for module in model.modules() if isinstance(module, MaskedLinear)]
+    assert len(layers) == 14
+    assert all(torch.equal(layer.kept != 0, layer.keep) for layer in layers)
+
+
+def test_a_genome_that_does_not_fit_is_refused(donors: dict[str, Checkpoint]) -> None:
+    genome = extract(donors["llama"], Recipe(rank=4))
+    with pytest.raises(InputError, match=r"layers\.0\.attention\.\w+: the genome has the shape .* the model"):
+        constrain(tiny_model("qwen3"), genome)  # its heads are wider
+    with pytest.raises(InputError, match=r"layers\.0\.mlp\.gate.*no such site"):
+        constrain(tiny_model("gpt2"), Genome({s: g for s, g in genome.genes.items() if "gate" in s.name}, {}))
+    model = constrain(tiny_model("llama"), genome)
+    with pytest.raises(InputError, match="already constrained"):
+        constrain(model, genome)
+    assert isinstance(merge(model), type(tiny_model("llama")))
+    constrain(model, genome)  # merged: plain again

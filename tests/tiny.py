@@ -1,0 +1,64 @@
+"""Generated tiny checkpoints, one for every row of ARCHITECTURES: width 32, two layers, four heads, 64 tokens."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ontogeny.streams import stream
+
+LAYERS, D, HEADS, KV_HEADS, FFN, VOCABULARY = 2, 32, 4, 2, 48, 64
+COMMON = {
+    "num_hidden_layers": LAYERS,
+    "hidden_size": D,
+    "num_attention_heads": HEADS,
+    "intermediate_size": FFN,
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": 64,
+    "tie_word_embeddings": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+GROUPED = COMMON | {"num_key_value_heads": KV_HEADS}
+GPT2 = {"n_layer": LAYERS, "n_embd": D, "n_head": HEADS, "n_inner": FFN, "n_positions": 64, "vocab_size": VOCABULARY}
+
+# name -> (transformers model type, configuration)
+TINY: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", GROUPED),
+    "llama-tied": ("llama", GROUPED | {"tie_word_embeddings": True}),
+    "mistral": ("mistral", GROUPED),
+    "qwen2": ("qwen2", GROUPED),
+    "qwen3": ("qwen3", GROUPED | {"head_dim": 12}),
+    "phi3": ("phi3", GROUPED),
+    "gpt_neox": ("gpt_neox", COMMON),
+    "gpt2": ("gpt2", GPT2 | {"bos_token_id": 1, "eos_token_id": 2}),
+    "vit": ("vit", COMMON | {"image_size": 16, "patch_size": 8, "num_labels": 5}),
+}
+
+
+def tiny_model(name: str, seed: int = 0) -> Any:
+    """The float32 transformers model of a row of ``TINY``, in evaluation mode, its weights a function of the seed.
+
+    Matrices, biases and gains are all drawn, so that none can be left out unnoticed. The global generator is
+    left as it was.
+    """
+    import transformers
+
+    model_type, keys = TINY[name]
+    config = transformers.AutoConfig.for_model(model_type, **keys)
+    head = transformers.AutoModelForImageClassification if model_type == "vit" else transformers.AutoModelForCausalLM
+    with torch.random.fork_rng(devices=[]):
+        model = head.from_config(config, dtype=torch.float32)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            draw = torch.randn(parameter.shape, generator=stream(seed, "tiny", name, key))
+            is_gain = parameter.dim() == 1 and not key.endswith("bias")
+            parameter.copy_(draw * 0.1 + (1 if is_gain else 0))
+    return model.eval()
+
+
+def tiny_checkpoint(name: str, directory: Path, seed: int = 0, *, sharded: bool = False) -> Path:
+    """``tiny_model`` as a Hugging Face directory, in one safetensors file or in several."""
+    tiny_model(name, seed).save_pretrained(directory, max_shard_size="20KB" if sharded else "1GB")
+    return directory
