@@ -36,9 +36,9 @@ def edit_config(directory: Path, **keys: Any) -> None:
 
 
 def same_weights(a: Checkpoint, b: Checkpoint) -> bool:
-    return all(
-        s == t and torch.equal(W, X) for (s, W), (t, X) in zip(a.weights(), b.weights(), strict=True)
-    ) and all(torch.equal(x, y) for x, y in zip(a.embeddings().values(), b.embeddings().values(), strict=True))
+    return all(s == t and torch.equal(W, X) for (s, W), (t, X) in zip(a.weights(), b.weights(), strict=True)) and all(
+        torch.equal(x, y) for x, y in zip(a.embeddings().values(), b.embeddings().values(), strict=True)
+    )
 
 
 # Names of ViT before and since transformers 5

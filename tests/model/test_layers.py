@@ -118,7 +118,8 @@ def test_the_product_is_never_formed() -> None:
         kept.append(tensor)
         return tensor
 
-    with Shapes(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    shapes: Any = Shapes
+    with shapes(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         layer(normal(tokens, n).requires_grad_()).sum().backward()
     assert (tokens, k) in seen  # the recorder works
     assert not {(m, n), (n, m)} & set(seen)

@@ -56,10 +56,17 @@ RECIPES: dict[str, Callable[[str], Recipe]] = {
     "middle": lambda rank: Recipe(rank, select="middle"),
     "bottom": lambda rank: Recipe(rank, select="bottom"),
     "fold-norms": lambda rank: Recipe(rank, fold_norms=True),
-    "energy": lambda energy: Recipe(energy=float(energy)),
+    "energy": lambda energy: Recipe(energy=_number(energy)),
     "mask": lambda density: Recipe(density=density),
     "mask-global": lambda density: Recipe(density=density, scope="global"),
 }
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"energy {text!r}: expected a number above 0 and at most 1, e.g. 0.9") from None
 
 
 def share_of(text: str, what: str) -> float:
@@ -73,7 +80,7 @@ def share_of(text: str, what: str) -> float:
 
 def rank_of(rank: str | int, short: int) -> int:
     """Directions kept of a matrix with this short side: max(1, round(share × short)), or the number given."""
-    if isinstance(rank, str) and not rank.strip().lstrip("-").isdigit():
+    if isinstance(rank, str) and not re.fullmatch(r"\s*-?[0-9]{1,12}\s*", rank):
         return max(1, round(share_of(rank, "rank") * short))
     k = int(rank)
     if not 1 <= k <= short:

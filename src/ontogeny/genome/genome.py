@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,12 @@ from torch import Tensor
 from ontogeny import __version__
 from ontogeny.canonical import canonical_json
 from ontogeny.errors import GenomeError
-from ontogeny.genome.linalg import orthonormality_error
-from ontogeny.genome.sites import Site, make_site
+from ontogeny.genome.sites import Site, in_order, make_site
 
 FORMAT = 1
 FLOATS = ("F32", "F64", "F16", "BF16")
-MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
+MAX_HEADER = 1_500_000  # bytes, about 3000 sites; JSON takes up to 25 times its length in memory
+BLOCK = 2**19  # entries of a basis that are converted to float64 at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +65,9 @@ def save(genome: Genome, path: Path, dtype: torch.dtype = torch.float32) -> None
     sites: dict[str, Any] = {}
     certificates = genome.provenance.get("certificates", {})
     for site, gene in genome.genes.items():
-        if isinstance(gene, Subspace):
-            tensors[f"{site.name}.U"] = gene.U.to("cpu", dtype).contiguous()
-            tensors[f"{site.name}.V"] = gene.V.to("cpu", dtype).contiguous()
+        if isinstance(gene, Subspace):  # cloned: safetensors refuses tensors that share memory, as two sites' may
+            tensors[f"{site.name}.U"] = gene.U.to("cpu", dtype).clone(memory_format=torch.contiguous_format)
+            tensors[f"{site.name}.V"] = gene.V.to("cpu", dtype).clone(memory_format=torch.contiguous_format)
             sites[site.name] = {"shape": site.shape, "rank": gene.rank}
         else:
             tensors[f"{site.name}.keep"] = torch.from_numpy(np.packbits(gene.keep.cpu().numpy(), axis=-1))
@@ -84,13 +85,16 @@ def save(genome: Genome, path: Path, dtype: torch.dtype = torch.float32) -> None
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(tensors, temporary, metadata={"ontogeny": canonical_json(header)})
+        _check_header_size(temporary, path)  # what can't be read again is not written
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # safetensors writes 0600
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         raise GenomeError(f"{path}: can't be written ({error}): give a path in a writable folder") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def kind(genome: Genome) -> str:
@@ -106,7 +110,7 @@ def load(path: Path) -> Genome:
 
     Raises GenomeError, which names the file and the tensor. One tensor beyond the genome is in memory at a time.
     """
-    _check_header_size(path)
+    _check_header_size(path, path)
     try:
         with safe_open(path, "pt", backend="pread") as file:
             header = _header(path, file.metadata())
@@ -126,30 +130,34 @@ def load(path: Path) -> Genome:
         raise GenomeError(f"{path}: not a whole genome file ({error})") from None
     certificates = {n: e["certificate"] for n, e in header["sites"].items() if "certificate" in e}
     provenance = {k: header[k] for k in ("recipe", "source", "versions")} | {"certificates": certificates}
-    return Genome(genes, provenance)
+    return Genome({site: genes[site] for site in in_order(genes)}, provenance)
 
 
-def _check_header_size(path: Path) -> None:
+def _check_header_size(file_path: Path, name: Path) -> None:
     try:
-        with path.open("rb") as file:
+        with file_path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-        size = path.stat().st_size
+        size = file_path.stat().st_size
     except OSError as error:
-        raise GenomeError(f"{path}: can't be read ({error.strerror})") from None
+        raise GenomeError(f"{name}: can't be read ({error.strerror})") from None
     if size < 8 or length > min(size - 8, MAX_HEADER):
-        raise GenomeError(f"{path}: not a genome file: its header claims {length} bytes of a file of {size}")
+        raise GenomeError(
+            f"{name}: not a genome file: its header takes {length} bytes of {size}; at most {MAX_HEADER} are read"
+        )
 
 
 def _header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    if set(metadata or {}) - {"ontogeny"}:
+        raise GenomeError(f"{path}: not a genome file: it has metadata besides 'ontogeny'")
     try:
-        header = json.loads((metadata or {})["ontogeny"])
+        header: dict[str, Any] = json.loads((metadata or {})["ontogeny"], parse_constant=_no_number)
     except (KeyError, ValueError, RecursionError):
         raise GenomeError(
             f"{path}: not a genome file: its metadata has no 'ontogeny' JSON; make one with extract"
         ) from None
     expected = {"format": int, "kind": str, "recipe": dict, "sites": dict, "source": dict, "versions": dict}
     for key, kind_ in expected.items():
-        if not isinstance(header, dict) or not isinstance(header.get(key), kind_):
+        if not isinstance(header, dict) or type(header.get(key)) is not kind_:  # a bool is an int too
             raise GenomeError(f"{path}: the header needs {key!r} as {kind_.__name__}")
     if header["format"] != FORMAT:
         raise GenomeError(f"{path}: format {header['format']}; this version reads format {FORMAT}")
@@ -158,10 +166,16 @@ def _header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     return header
 
 
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is not a number that JSON has")
+
+
 def _site(path: Path, name: str, entry: Any) -> Site:
     shape = entry.get("shape") if isinstance(entry, dict) else None
     if not (isinstance(shape, list) and len(shape) == 2 and all(type(n) is int and n > 0 for n in shape)):
         raise GenomeError(f"{path}: site {name}: expected a shape of two positive numbers, found {shape!r}")
+    if not isinstance(entry.get("certificate", {}), dict):
+        raise GenomeError(f"{path}: site {name}: expected a certificate as dict, found {entry['certificate']!r}")
     return make_site(name, (shape[0], shape[1]))
 
 
@@ -184,20 +198,30 @@ def _read_subspace(path: Path, file: Any, site: Site, entry: Mapping[str, Any]) 
     for suffix, d in zip("UV", site.shape, strict=True):
         name = f"{site.name}.{suffix}"
         Q = _tensor(path, file, name, (d, rank), FLOATS)
-        error = orthonormality_error(Q)
+        error = _orthonormality(Q)
         if not error <= 64 * torch.finfo(Q.dtype).eps:  # NaN fails too
             raise GenomeError(f"{path}: tensor {name} is not orthonormal (|QᵀQ − I| reaches {error:.1e})")
         bases.append(Q)
     return Subspace(*bases)
 
 
+def _orthonormality(Q: Float[Tensor, "d k"]) -> float:
+    """The largest entry of |QᵀQ − I| in float64, a few columns at a time: a copy of all would be twice the genome."""
+    errors = []
+    blocks = Q.split(max(1, BLOCK // len(Q)), dim=1)
+    for i, A in enumerate(blocks):
+        A = A.double()
+        errors.append((A.T @ A - torch.eye(A.shape[1], dtype=A.dtype)).abs().max())
+        errors += [(A.T @ B.double()).abs().max() for B in blocks[:i]]
+    return float(torch.stack(errors).max())
+
+
 def _read_mask(path: Path, file: Any, site: Site, entry: Mapping[str, Any]) -> Mask:
     d_out, d_in = site.shape
     packed = _tensor(path, file, f"{site.name}.keep", (d_out, (d_in + 7) // 8), ("U8",)).numpy()
-    bits = np.unpackbits(packed, axis=-1)
-    if bits[:, d_in:].any():
+    if np.unpackbits(packed[:, -1:], axis=-1)[:, (d_in - 1) % 8 + 1 :].any():
         raise GenomeError(f"{path}: tensor {site.name}.keep has bits beyond its {d_in} columns")
-    keep = torch.from_numpy(bits[:, :d_in].astype(bool))
+    keep = torch.from_numpy(np.unpackbits(packed, axis=-1, count=d_in).view(bool))
     if int(keep.sum()) != entry.get("kept"):
         raise GenomeError(
             f"{path}: tensor {site.name}.keep keeps {int(keep.sum())}; the header says {entry.get('kept')}"

@@ -5,7 +5,7 @@ Everything else sees canonical site names and (d_out, d_in) matrices.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -243,6 +243,11 @@ def make_site(name: str, shape: tuple[int, int]) -> Site:
     """The Site of this canonical name, its residual sides known from its role."""
     role = name.split(".", 2)[-1]
     return Site(name, shape, role in READERS, role in WRITERS)
+
+
+def in_order(sites: Iterable[Site]) -> list[Site]:
+    """Sites by name with numbers as numbers: layer 2 comes before layer 10."""
+    return sorted(sites, key=lambda site: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", site.name)])
 
 
 LAYER = re.compile(r"^layers\.(\d+)\.(.+)$")

@@ -92,7 +92,7 @@ def audit_donor(donor: str, setting: Setting, lab: Lab) -> dict[str, Any]:
             path = lab.donors[donor]
             model = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, trust_remote_code=False)
             loss = evaluation_loss(model.float(), scoring_windows(setting, run_tokens(setting, lab), "test"))
-            write_json(directory / "result.json", _record(donor, loss, setting, lab))
+            write_json(directory / "result.json", _record(donor, loss, setting, lab) | {"folder": directory.name})
     return read_json(directory / "result.json")
 
 

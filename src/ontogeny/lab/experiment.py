@@ -155,3 +155,25 @@ class Experiment:
     def tuning_run(self, mode: Embeddings, arm: Arm, rates: Rates) -> Run:
         """One point of the arm's rate search: replicate 0, scored on the tune split."""
         return Run(self.setting, arm, mode, rates, "tune", 0)
+
+
+def from_json(value: Mapping[str, Any]) -> Experiment:
+    """The experiment of a stored declaration."""
+    setting = dict(value["setting"])
+    setting |= {"donors": tuple(setting["donors"]), "evaluate_at": tuple(setting["evaluate_at"])}
+    arms = tuple(
+        Arm(**a | {"recipe": a["recipe"] and Recipe(**a["recipe"]), "controls": tuple(a["controls"])})
+        for a in value["arms"]
+    )
+    rates = value["rates"] and {
+        mode: {name: Rates(**pair) for name, pair in cells.items()} for mode, cells in value["rates"].items()
+    }
+    plain = dict(value) | {
+        "setting": Setting(**setting),
+        "arms": arms,
+        "embeddings": {mode: tuple(names) for mode, names in value["embeddings"].items()},
+        "contrasts": tuple(Contrast(**contrast) for contrast in value["contrasts"]),
+        "donor_records": tuple(value["donor_records"]),
+        "rates": rates,
+    }
+    return Experiment(**plain)

@@ -3,24 +3,28 @@
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ontogeny.errors import InputError
+from ontogeny.genome.checkpoint import Checkpoint
+from ontogeny.genome.extract import rank_of
 from ontogeny.lab.conduct import Plan
 from ontogeny.lab.donors import DonorRecipe, given_donor, write_tokenizer
 from ontogeny.lab.experiment import Experiment, Rates, Setting
 from ontogeny.lab.experiments import convergence
-from ontogeny.lab.run import Lab, rank_count
+from ontogeny.lab.run import Lab
 from ontogeny.lab.scales import Scale
 from ontogeny.lab.store import Store
+from ontogeny.training.batches import Batches, evaluation_windows
 from ontogeny.training.text import end_token, load_tokenizer, read_corpus, tokenise, train_tokenizer
 
 Declare = Callable[..., Experiment]
 
 EXPERIMENTS: dict[str, Declare] = {"convergence": convergence.declare}
-CHARACTERS_PER_TOKEN = 6  # an upper estimate, for how much of a streamed text to read
+CHARACTERS_PER_TOKEN = 6  # an upper estimate, for how much of a text to read
+LEAST_CHARACTERS = 1_000_000  # so that the tune and test splits hold several documents
 
 
 def find_experiment(name: str) -> Declare:
@@ -60,36 +64,29 @@ def prepare(
     the steps, a rank that the donor's sites can't have.
     """
     declare = find_experiment(name)
-    given = [given_donor(source) for source in donors]
-    if len({identity for identity, _, _ in given}) < len(given):
-        raise InputError("--donor: the same weights were given twice; donors must differ")
-    sources = tuple(text) or (scale.text,)
-    corpus = read_corpus(sources, max_characters=_characters(scale))
+    given = _given(donors)
+    corpus = read_corpus(tuple(text) or (scale.text,), max_characters=_characters(scale))
     tokenizer = load_tokenizer(given[0][1]) if given else train_tokenizer(corpus, scale.vocabulary)
     tokens = tokenise(corpus, tokenizer, end_token(tokenizer, given[0][1] if given else None), store.root / "tokens")
-    model = _donor_model(given[0][2].config, scale, tokens.vocabulary) if given else scale.model(tokens.vocabulary)
-    setting = Setting(
-        model=model,
-        tokens=tokens.digest,
-        donors=(),
-        rank=scale.rank,
-        length=scale.length,
-        batch=scale.batch,
-        steps=scale.steps,
-        evaluate_at=scale.evaluate_at,
-        windows=scale.windows,
-        precision=scale.precision,
-    )
+    model = _donor_model(given[0][2], scale, tokens.vocabulary) if given else scale.model(tokens.vocabulary)
     recipes = () if given else tuple(_recipe(scale, model, tokens.digest, index) for index in range(scale.donors))
     ids = tuple(one[0] for one in given) or tuple(recipe.id for recipe in recipes)
-    setting = replace(setting, donors=ids)
+    setting = _setting(scale, model, tokens.digest, ids)
+    for arm_or_donor, steps, epochs in (
+        ("an arm", scale.steps, 1),
+        ("a donor", scale.donor_steps if recipes else 0, 2),
+    ):
+        _check_text(Batches(tokens.train, scale.length, scale.batch, 0), arm_or_donor, steps, epochs)
+    for part in (tokens.tune, tokens.test):
+        evaluation_windows(part, scale.length, scale.windows)
     for _, _, checkpoint in given:
         for site in checkpoint.sites:
-            rank_count(setting, min(site.shape))
+            rank_of(scale.rank, min(site.shape))
     paths = {one[0]: one[1] for one in given} or {recipe.id: store.root / "donors" / recipe.id for recipe in recipes}
     for recipe in recipes:
         paths[recipe.id].mkdir(parents=True, exist_ok=True)
         write_tokenizer(paths[recipe.id], tokenizer.to_str())
+    characters = sum(map(len, corpus.documents))
     experiment = declare(
         scale=scale.name,
         decisive=scale.decisive,
@@ -98,7 +95,7 @@ def prepare(
         text={
             "source": corpus.source,
             "sha256": corpus.digest,
-            "characters": sum(map(len, corpus.documents)),
+            "characters": characters,
             "train_tokens": len(tokens.train),
         },
         donor_records=tuple(_given_record(*one) for one in given) or tuple(asdict(recipe) for recipe in recipes),
@@ -111,6 +108,43 @@ def prepare(
     return Plan(experiment, Lab(store, paths), recipes)
 
 
+def outline(name: str, scale: Scale, donors: Sequence[str], table: str) -> Experiment:
+    """The experiment as ``prepare`` would declare it, without reading a text or writing a store: for its costs."""
+    given = _given(donors)
+    model = _donor_model(given[0][2], scale, 0) if given else scale.model(scale.vocabulary)
+    ids = tuple(one[0] for one in given) or tuple(f"donor-{index + 1}" for index in range(scale.donors))
+    return find_experiment(name)(
+        scale=scale.name,
+        decisive=scale.decisive,
+        setting=_setting(scale, model, "", ids),
+        replicates=scale.replicates,
+        text={},
+        donor_records=(),
+        given=bool(given),
+        table=table,
+        audit=scale.audit,
+    )
+
+
+def _given(donors: Sequence[str]) -> list[tuple[str, Path, Checkpoint]]:
+    given = [given_donor(source) for source in donors]
+    if len({identity for identity, _, _ in given}) < len(given):
+        raise InputError("--donor: the same weights were given twice; donors must differ")
+    return given
+
+
+def _setting(scale: Scale, model: Mapping[str, Any], tokens: str, donors: tuple[str, ...]) -> Setting:
+    shared = {name: getattr(scale, name) for name in ("rank", "length", "batch", "steps", "evaluate_at", "windows")}
+    return Setting(model=model, tokens=tokens, donors=donors, precision=scale.precision, **shared)
+
+
+def _check_text(batches: Batches, whose: str, steps: int, epochs: int) -> None:
+    try:
+        batches.check_budget(steps, epochs)
+    except InputError as error:
+        raise InputError(f"{whose} would need more text: {error}") from None
+
+
 def _recipe(scale: Scale, model: Mapping[str, Any], tokens: str, index: int) -> DonorRecipe:
     return DonorRecipe(
         model, tokens, scale.length, scale.batch, scale.donor_steps, scale.donor_rates, index + 1, scale.precision
@@ -120,16 +154,17 @@ def _recipe(scale: Scale, model: Mapping[str, Any], tokens: str, index: int) -> 
 def _characters(scale: Scale) -> int:
     """How much of a text is read: enough for one epoch of an arm and two of a donor, the splits counted."""
     steps = max(scale.steps, scale.donor_steps / 2)
-    return round(steps * scale.batch * scale.length * CHARACTERS_PER_TOKEN / 0.9)
+    return max(LEAST_CHARACTERS, round(steps * scale.batch * scale.length * CHARACTERS_PER_TOKEN / 0.9))
 
 
-def _given_record(donor: str, path: Path, checkpoint: Any) -> dict[str, Any]:
+def _given_record(donor: str, path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
     source = checkpoint.source()
     return {"id": donor, "name": source["id"], "revision": source["revision"], "sha256": source["files"]}
 
 
-def _donor_model(config: Mapping[str, Any], scale: Scale, vocabulary: int) -> dict[str, Any]:
+def _donor_model(donor: Checkpoint, scale: Scale, vocabulary: int) -> dict[str, Any]:
     """The arms' configuration: the donor's own."""
+    config = donor.config
     positions = config.get("max_position_embeddings") or config.get("n_positions") or scale.length
     if positions < scale.length:
         raise InputError(f"the donor reads {positions} tokens at most; give --set length={positions} or less")

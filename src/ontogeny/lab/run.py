@@ -16,7 +16,7 @@ from ontogeny.canonical import digest
 from ontogeny.errors import InputError
 from ontogeny.genome.checkpoint import Checkpoint, open_checkpoint
 from ontogeny.genome.controls import transform
-from ontogeny.genome.extract import Recipe, extract, rank_of
+from ontogeny.genome.extract import Recipe, extract
 from ontogeny.genome.frames import frame_statistics
 from ontogeny.genome.genome import Genome, load, save
 from ontogeny.lab.experiment import Run, Setting
@@ -262,8 +262,3 @@ def _donor_embedding(path: Path) -> Tensor:
 
 def _embedding(run: Run, lab: Lab) -> Tensor:
     return _donor_embedding(lab.donors[own_donor_id(run)])
-
-
-def rank_count(setting: Setting, short: int) -> int:
-    """Directions kept of a matrix with this short side under the setting's rank."""
-    return rank_of(setting.rank, short)

@@ -27,11 +27,7 @@ def constrain(model: nn.Module, genome: Genome) -> nn.Module:
     """
     genes = {site.name: gene for site, gene in genome.genes.items()}
     shapes = {site.name: site.shape for site in genome.genes}
-    found = {
-        name: (len(rows), _oriented(model, place).shape[1])
-        for place in _places(model)
-        for name, rows in place.rows.items()
-    }
+    found = site_shapes(model)
     for name, shape in shapes.items():
         if found.get(name) != shape:
             raise InputError(
@@ -111,6 +107,15 @@ def body_parameters(model: nn.Module) -> set[str]:
         for place in _places(model)
         for name, _ in model.get_submodule(place.name).named_parameters()
         if not name.endswith("bias")
+    }
+
+
+def site_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Site name -> (d_out, d_in) of every site of a plain model."""
+    return {
+        name: (len(rows), _oriented(model, place).shape[1])
+        for place in _places(model)
+        for name, rows in place.rows.items()
     }
 
 

@@ -33,6 +33,7 @@ class TrainConfig:
     """How to train. Rates are peak rates of AdamW: *body* for the layer matrices, *rest* for everything else.
 
     ``patience``: stop when the evaluated loss hasn't improved for so many evaluations (0: never).
+    ``precision``: of the training steps' matrix products; weights are float32, and so is evaluation.
     """
 
     steps: int
@@ -49,7 +50,7 @@ class TrainConfig:
 
 @dataclass
 class History:
-    """What happened: one row an evaluated step (step, tokens, train and test loss in nats a token, seconds)."""
+    """What happened: one row an evaluated step (step, evaluated loss and the batch's in nats a token, seconds)."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     stopped_at: int = 0
@@ -114,7 +115,7 @@ def train(
     that finds a saved state goes on from it, bitwise on CPU; SIGINT and SIGTERM raise Interrupted once it is saved.
     A non-finite loss ends the run: ``stop_reason`` says so and ``stopped_at`` is the last good step.
     """
-    accelerator = Accelerator(mixed_precision="no" if config.precision == "fp32" else "bf16")
+    accelerator = Accelerator(mixed_precision="no")  # its own setting is one for the whole process, and lasting
     optimizer = make_optimizer(model, config)
     enforce_masks(model, optimizer)
     model, optimizer = accelerator.prepare(model, optimizer)
@@ -128,7 +129,7 @@ def train(
         for step in range(history.stopped_at, config.steps):
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * learning_rate_scale(step, config)
-            with accelerator.autocast():
+            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
                 loss = next_token_loss(model, batches(step).to(accelerator.device))
             if not math.isfinite(train_loss := loss.item()):
                 history.stop_reason = "non-finite"
@@ -209,7 +210,5 @@ def _load(path: Path, model: nn.Module, optimizer: Optimizer) -> History:
             prefix = f"optimizer/{name}/"
             names = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118  (safe_open is no mapping)
             state = {key.removeprefix(prefix): file.get_tensor(key) for key in names}
-            optimizer.state[parameter] = {
-                key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
-            }
+            optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
         return History(**json.loads(file.metadata()["history"]))

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ontogeny.genome.extract import Recipe
 from ontogeny.lab.conduct import overlap_tasks
 from ontogeny.lab.experiment import Arm, Contrast, Embeddings, Experiment, Setting
+from ontogeny.lab.experiments.arms import ATTRIBUTION, CELLS, NEEDS_SEVERAL, OTHERS, PRIMARY
 from ontogeny.lab.judge import Assessment, ContrastSummary
 from ontogeny.lab.statistics import (
     DELTA,
@@ -54,60 +54,6 @@ RULES = {
     "coordinates); in-subspace equals donor under a full core: checks of the harness, not evidence",
 }
 
-PRIMARY = {
-    "donor": Arm("donor", description="the donor's leading singular subspaces"),
-    "random": Arm(
-        "random", controls=("random",), description="independent Haar-random subspaces, drawn anew each replicate"
-    ),
-    "rotated": Arm("rotated", controls=("rotated",), description="the donor's, residual stream rotated at random"),
-    "coherent": Arm("coherent", controls=("coherent",), description="random, but all layers share one residual frame"),
-    "dense": Arm("dense", constraint="dense", description="no constraint: every weight trained"),
-}
-
-# Cells of the attribution: which of layer identity, frame and internal sides the arm keeps of the donor's.
-CELLS = {
-    frozenset({"layers", "frame", "internal"}): "donor",
-    frozenset({"layers", "internal"}): "rotated",
-    frozenset({"frame", "internal"}): "layer-shuffled",
-    frozenset({"layers", "frame"}): "residual-only",
-    frozenset({"internal"}): "shuffled-rotated",
-    frozenset({"layers"}): "residual-rotated",
-    frozenset({"frame"}): "residual-shuffled",
-    frozenset[str](): "residual-shuffled-rotated",
-}
-
-ATTRIBUTION = {
-    "layer-shuffled": Arm("layer-shuffled", controls=("layer-shuffled",)),
-    "residual-only": Arm("residual-only", controls=("residual-only",)),
-    "shuffled-rotated": Arm("shuffled-rotated", controls=("layer-shuffled", "rotated")),
-    "residual-rotated": Arm("residual-rotated", controls=("rotated", "residual-only")),
-    "residual-shuffled": Arm("residual-shuffled", controls=("layer-shuffled", "residual-only")),
-    "residual-shuffled-rotated": Arm(
-        "residual-shuffled-rotated", controls=("layer-shuffled", "rotated", "residual-only")
-    ),
-}
-
-OTHERS = {
-    "chimera": Arm("chimera", controls=("chimera",), donors="all", description="each layer from another donor"),
-    "mean-only": Arm("mean-only", controls=("mean-only",), donors="all", description="what the donors share"),
-    "internal-only": Arm("internal-only", controls=("internal-only",)),
-    "left-only": Arm("left-only", controls=("left-only",), description="donor's U, random V"),
-    "right-only": Arm("right-only", controls=("right-only",), description="donor's V, random U"),
-    "middle": Arm("middle", recipe=Recipe("10%", select="middle"), description="the middle singular directions"),
-    "bottom": Arm("bottom", recipe=Recipe("10%", select="bottom"), description="the last singular directions"),
-    "fold-norms": Arm("fold-norms", recipe=Recipe("10%", fold_norms=True), description="norm gains folded in first"),
-    "in-subspace": Arm("in-subspace", controls=("in-subspace",), description="another basis of the same spans"),
-    "activation-pca": Arm(
-        "activation-pca", constraint="activations", description="principal directions of activations"
-    ),
-    "low-rank": Arm("low-rank", constraint="low-rank", description="trainable A Bᵀ of the same rank"),
-    "low-rank-equal": Arm("low-rank-equal", constraint="low-rank-equal", description="A Bᵀ of as many trained values"),
-    "values-kept": Arm("values-kept", core="values", description="the donor's core, trained on"),
-    "values-flipped": Arm("values-flipped", core="signs-flipped", description="its singular values' signs redrawn"),
-    "values-permuted": Arm("values-permuted", core="permuted", description="its singular values reordered"),
-}
-
-NEEDS_SEVERAL = ("chimera", "mean-only")
 FULL_FRESH = (*PRIMARY, *OTHERS)
 FULL_FROZEN = (*PRIMARY, *ATTRIBUTION)
 
@@ -328,7 +274,8 @@ def _same_subspaces(assessment: Assessment, store: Store) -> Answer:
             chance, z = (float(np.mean([row[key] for row in rows])) for key in ("chance", "z"))
             label = "raw" if align == "none" else f"after {align} alignment"
             parts.append(
-                f"{label} {interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}], chance {chance:.3f}, mean z {z:.1f}"
+                f"{label} {interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}], "
+                f"chance {chance:.3f}, mean z {z:.1f}"
             )
     if not intervals:
         return "", Verdict("not run"), "needs three donors or more"
@@ -383,7 +330,8 @@ def headlines(assessment: Assessment) -> list[str]:
             "" if donor["passed_gate"] else ": it does not beat the bigram by 0.3 nats, so read what follows with care"
         )
         lines.append(
-            f"{name}: its own loss on this text is {donor['loss']:.2f} nats a token, {relation} the bigram ({bigram:.2f}){mark}."
+            f"{name}: its own loss on this text is {donor['loss']:.2f} nats a token, {relation} the bigram "
+            f"({bigram:.2f}){mark}."
         )
     for mode in assessment.experiment.embeddings:
         named = [arm for (m, name), arm in assessment.arms.items() if m == mode and name in PRIMARY and arm.interval]
@@ -404,8 +352,8 @@ def headlines(assessment: Assessment) -> list[str]:
                 i = contrast.interval
                 check = " (null by symmetry: a check of the harness)" if c.check else ""
                 lines.append(
-                    f"Embeddings {mode}: the donor's structure is {contrast.word} against {c.control}: gap {i.mean:+.3f} nats "
-                    f"[{i.low:+.3f}, {i.high:+.3f}], n {i.n}, {contrast.verdict.word}"
+                    f"Embeddings {mode}: the donor's structure is {contrast.word} against {c.control}: gap "
+                    f"{i.mean:+.3f} nats [{i.low:+.3f}, {i.high:+.3f}], n {i.n}, {contrast.verdict.word}"
                     + (f" ({contrast.verdict.code})" if contrast.verdict.code else "")
                     + check
                     + "."

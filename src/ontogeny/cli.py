@@ -1,0 +1,248 @@
+"""The command line: one function a command; it parses, calls and prints."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Read a genome out of a pretrained network, build fresh networks from it, train them, judge its worth.",
+)
+store_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Results to one file, and back.")
+app.add_typer(store_app, name="store")
+
+Store = Annotated[Path, typer.Option("--store", help="folder of declarations, donors, genomes and runs")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
+Out = Annotated[Path, typer.Option("--out", help="file to write")]
+
+
+def main() -> None:
+    """Run the command line. A mistake in what was given is one line on standard error and exit status 2."""
+    from ontogeny.errors import InputError, Interrupted
+
+    try:
+        status = app(standalone_mode=False)
+    except click.ClickException as error:
+        _fail(error.format_message(), 2)
+    except InputError as error:
+        _fail(str(error), 2)
+    except (Interrupted, KeyboardInterrupt, click.Abort) as error:
+        _fail(str(error) or "stopped: what is finished is kept, rerun to go on", 130)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str, status: int) -> None:
+    print("ontogeny: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(status)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from ontogeny import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="folder for the store and the report")] = Path("ontogeny-demo"),
+) -> None:
+    """The laptop convergence experiment with its controls, cut to minutes; verdicts; report."""
+    from ontogeny.terminal.lab import run_experiment, write_report
+
+    run_experiment("convergence", "demo", out / "store")
+    write_report(out / "store", out / "report.html")
+
+
+@app.command()
+def extract(
+    checkpoint: Annotated[str, typer.Argument(help="checkpoint directory or hub id")],
+    out: Out,
+    rank: Annotated[str | None, typer.Option(help='share of the short side ("10%") or a number')] = None,
+    energy: Annotated[
+        float | None, typer.Option(help="share of the squared norm that the directions must hold")
+    ] = None,
+    density: Annotated[str | None, typer.Option(help="a mask of the largest entries instead, e.g. 10%")] = None,
+    select: Annotated[str, typer.Option(help="top, middle or bottom")] = "top",
+    basis: Annotated[
+        str, typer.Option(help="canonical (span only) or singular (order and pairing kept)")
+    ] = "canonical",
+    fold_norms: Annotated[bool, typer.Option("--fold-norms", help="readers act as W·diag(gain)")] = False,
+    pattern: Annotated[str | None, typer.Option(help="take every 2-D tensor whose name this finds")] = None,
+    revision: Annotated[str | None, typer.Option(help="hub revision")] = None,
+    dtype: Annotated[str, typer.Option(help="storage type: float32, float64, float16 or bfloat16")] = "float32",
+    device: Annotated[str, typer.Option(help="where to decompose: cpu or cuda")] = "cpu",
+) -> None:
+    """Read a genome: checkpoint directory or hub id -> genome file. Without a size: --rank 10%."""
+    from ontogeny.terminal.genome import extract_genome
+
+    size = {"rank": rank, "energy": energy, "density": density}
+    if not any(size.values()):
+        size["rank"] = "10%"
+    choices = {"select": select, "basis": basis, "fold_norms": fold_norms}
+    extract_genome(checkpoint, out, size | choices, pattern=pattern, revision=revision, dtype=dtype, device=device)
+
+
+@app.command()
+def control(
+    name: Annotated[str | None, typer.Argument(help="the control's name")] = None,
+    genomes: Annotated[list[Path] | None, typer.Argument(help="genome files")] = None,
+    seed: Annotated[int, typer.Option(help="seed of its draws")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", help="genome file to write")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="describe every control and its invariants")] = False,
+) -> None:
+    """Make a control genome: one named property destroyed, the others kept."""
+    from ontogeny.terminal.genome import apply_control, list_controls
+
+    if list_:
+        list_controls()
+    elif name is None or not genomes or out is None:
+        raise click.UsageError("control: expected NAME GENOME … --out FILE, or --list")
+    else:
+        apply_control(name, genomes, seed, out)
+
+
+@app.command()
+def inspect(
+    path: Annotated[str, typer.Argument(help="genome file, checkpoint directory or hub id")], as_json: Json = False
+) -> None:
+    """What a genome holds, or what the spectra and magnitude masks of a checkpoint look like."""
+    from ontogeny.terminal.genome import inspect_path
+
+    inspect_path(path, as_json=as_json)
+
+
+@app.command()
+def compare(
+    sources: Annotated[list[str], typer.Argument(help="two or more genome files or checkpoints")],
+    align: Annotated[str, typer.Option(help="none, permute or orthogonal: align the residual streams first")] = "none",
+    as_json: Json = False,
+) -> None:
+    """Overlap of genomes per site and side, beside what chance gives, as z."""
+    from ontogeny.terminal.genome import compare_genomes
+
+    compare_genomes(sources, align, as_json=as_json)
+
+
+@app.command()
+def run(
+    experiment: Annotated[
+        str | None, typer.Argument(help="an experiment's name, or a Python file with 'declare'")
+    ] = None,
+    scale: Annotated[str, typer.Option(help="smoke, demo, laptop, workstation or paper")] = "laptop",
+    store: Store = Path("ontogeny-store"),
+    donor: Annotated[list[str] | None, typer.Option(help="your own checkpoint as donor (repeatable)")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="your own text (repeatable)")] = None,
+    replicates: Annotated[int | None, typer.Option(help="replicates; fewer than 5 decide nothing")] = None,
+    engine: Annotated[str, typer.Option(help="local or processes")] = "processes",
+    workers: Annotated[int | None, typer.Option(help="worker processes; default one a core")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE over the scale's preset (repeatable)")
+    ] = None,
+    table: Annotated[str, typer.Option(help="primary or full")] = "primary",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print every run with its cost, run nothing")] = False,
+    describe: Annotated[bool, typer.Option("--describe", help="print the scale's settings, run nothing")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="list the experiments")] = False,
+) -> None:
+    """Run what is missing of an experiment, and print its verdicts."""
+    from ontogeny.terminal import lab as show
+
+    settings = [*(set_ or []), *([f"replicates={replicates}"] if replicates else [])]
+    if list_:
+        show.list_experiments()
+    elif experiment is None:
+        raise click.UsageError("run: expected the name of an experiment; ontogeny run --list shows them")
+    elif describe:
+        show.describe_scale(scale, settings)
+    elif dry_run:
+        show.dry_run(experiment, scale, settings, donors=donor or [], table=table, workers=workers)
+    else:
+        show.run_experiment(
+            experiment,
+            scale,
+            store,
+            settings,
+            donors=donor or [],
+            text=text or [],
+            engine=engine,
+            workers=workers,
+            table=table,
+        )
+
+
+@app.command()
+def status(
+    store: Store = Path("ontogeny-store"),
+    watch: Annotated[bool, typer.Option("--watch", help="keep printing until all is done")] = False,
+) -> None:
+    """What is done, running, failed and missing, by experiment."""
+    from ontogeny.terminal.lab import show_status
+
+    show_status(store, watch=watch)
+
+
+@app.command()
+def report(store: Store, out: Out) -> None:
+    """Tables, figures and verdicts as one self-contained HTML page; figures and numbers beside it."""
+    from ontogeny.terminal.lab import write_report
+
+    write_report(store, out)
+
+
+@app.command()
+def claims(
+    store: Annotated[
+        Path | None, typer.Option("--store", help="folder with results; without it nothing is measured")
+    ] = None,
+    by: Annotated[str, typer.Option(help="id or source")] = "id",
+    as_json: Json = False,
+) -> None:
+    """The ledger: what was published, what was measured here, and the verdict."""
+    from ontogeny.terminal.lab import show_claims
+
+    show_claims(store, by, as_json=as_json)
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="extraction, training or all")] = "all",
+    as_json: Json = False,
+) -> None:
+    """Benchmarks against peers, side by side in one run."""
+    from ontogeny.benchmarks.bench import run_benchmarks
+
+    run_benchmarks(name, as_json=as_json)
+
+
+@store_app.command("export")
+def store_export(store: Store, out: Out) -> None:
+    """Write every declaration and result of a store as JSON lines."""
+    from ontogeny.terminal.lab import export_store
+
+    export_store(store, out)
+
+
+@store_app.command("import")
+def store_import(
+    file: Annotated[Path, typer.Argument(help="a file that export wrote")], store: Store = Path("ontogeny-store")
+) -> None:
+    """Put exported results back into a store: the report can be rebuilt without training."""
+    from ontogeny.terminal.lab import import_store
+
+    import_store(file, store)

@@ -1,0 +1,287 @@
+"""run, status, report, claims, export and import."""
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ontogeny.canonical import canonical_json
+from ontogeny.errors import InputError
+from ontogeny.lab.experiment import Experiment, Rates, from_json
+from ontogeny.lab.scales import SCALES, Scale, scale
+from ontogeny.lab.store import Store, claimed, open_store, write_json
+from ontogeny.terminal.genome import choose
+from ontogeny.terminal.output import console, count, duration, number, print_json, signed, table
+
+
+def run_experiment(
+    name: str,
+    scale_name: str,
+    root: Path,
+    settings: Sequence[str] = (),
+    *,
+    donors: Sequence[str] = (),
+    text: Sequence[str] = (),
+    engine: str = "processes",
+    workers: int | None = None,
+    table: str = "primary",
+) -> None:
+    """Prepare, conduct, judge and print one experiment; whatever is stored is not run again."""
+    from ontogeny.lab.conduct import conduct
+    from ontogeny.lab.engines import ENGINES
+    from ontogeny.lab.judge import assess
+    from ontogeny.lab.prepare import find_experiment, prepare
+    from ontogeny.lab.progress import progress
+
+    choose(engine, ENGINES, "--engine")
+    choose(table, ("primary", "full"), "--table")
+    find_experiment(name)
+    preset, store, shown = scale(scale_name, settings), open_store(root), console()
+    rates = laptop_rates() if scale_name == "demo" else None
+    plan = prepare(name, preset, store, donors=donors, text=text, table=table, rates=rates)
+    workers = workers or os.cpu_count() or 1
+    if not assess(plan.experiment, store).complete:
+        with progress(shown) as report, ENGINES[engine](workers) as mapper:
+            conduct(plan, mapper, report)
+    show_assessment(plan.experiment, store, shown)
+
+
+def laptop_rates() -> dict[str, dict[str, Rates]]:
+    """The rates that the committed laptop sweep chose: what the demo uses instead of tuning its own."""
+    from importlib.resources import files
+
+    chosen = json.loads(files("ontogeny.lab").joinpath("laptop_rates.json").read_text())["rates"]
+    return {mode: {arm: Rates(**pair) for arm, pair in arms.items()} for mode, arms in chosen.items()}
+
+
+def show_assessment(experiment: Experiment, store: Store, shown: Console) -> None:
+    """Headlines, arms, contrasts and verdicts of one experiment."""
+    from ontogeny.lab.experiments import convergence
+    from ontogeny.lab.judge import assess
+
+    assessment = assess(experiment, store)
+    for line in convergence.headlines(assessment):
+        shown.print(line, highlight=False)
+    reference = ", ".join(f"{name} {loss:.3f}" for name, loss in assessment.references.items())
+    setting = experiment.setting
+    title = f"{experiment.name}, {experiment.scale}, rank {setting.rank}, {setting.steps} steps"
+    rows = [
+        (
+            f"{arm.embeddings} {arm.arm}",
+            _interval(arm.interval),
+            number(arm.step0),
+            "yes" if arm.passed_bigram else "no",
+            f"{arm.rates.body:g} / {arm.rates.rest:g}" + (" (edge)" if arm.at_edge else "") if arm.rates else "–",
+            count(arm.trainable_parameters),
+            count(arm.flops),
+        )
+        for arm in assessment.arms.values()
+    ]
+    columns = ("embeddings, arm", "test loss [95 %]", "step 0", "past bigram", "rates body / rest", "trained", "FLOPs")
+    shown.print(table(f"{title}. Losses in nats a token; references: {reference}", columns, rows))
+    contrasts = [
+        (
+            c.contrast.name + (" ✓ null by symmetry" if c.contrast.check else ""),
+            _interval(c.interval, signs=True),
+            f"{c.interval.level:.1%}" if c.interval else "–",
+            str(c.interval.n) if c.interval else "–",
+            signed(c.second_best_gap),
+            c.word,
+            c.verdict.word + (f" ({c.verdict.code})" if c.verdict.code else ""),
+        )
+        for c in assessment.contrasts
+    ]
+    columns = (
+        "gap (positive favours the second)",
+        "nats [interval]",
+        "level",
+        "n",
+        "at 2nd-best rates",
+        "word",
+        "verdict",
+    )
+    shown.print(table("Contrasts", columns, contrasts))
+    found = convergence.findings(assessment, store)
+    verdicts = [(claim, f["verdict"], f["measured"], f["why"]) for claim, f in found.items()]
+    shown.print(table("Verdicts", ("claim", "verdict", "measured", "why"), verdicts))
+
+
+def _interval(interval: Any, *, signs: bool = False) -> str:
+    if interval is None:
+        return "–"
+    show = signed if signs else number
+    return f"{show(interval.mean)} [{show(interval.low)}, {show(interval.high)}]"
+
+
+def list_experiments() -> None:
+    """The experiments that run by name."""
+    from ontogeny.lab.experiments.convergence import TITLE
+
+    console().print(table("Experiments", ("name", "question"), [("convergence", TITLE)]))
+
+
+def describe_scale(name: str, settings: Sequence[str]) -> None:
+    """Every value of a scale, as it would run."""
+    preset = scale(name, settings)
+    rows = [(field.name, str(getattr(preset, field.name))) for field in fields(Scale)]
+    console().print(table(f"Scale {name}", ("setting", "value"), rows))
+
+
+def dry_run(
+    name: str, scale_name: str, settings: Sequence[str], *, donors: Sequence[str], table: str, workers: int | None
+) -> None:
+    """Every kind of run with its cost here; nothing is read but a given donor's configuration, nothing written."""
+    from ontogeny.lab.estimate import estimate, measured_flops_per_second
+    from ontogeny.lab.prepare import outline
+    from ontogeny.terminal.output import table as make_table
+
+    choose(table, ("primary", "full"), "--table")
+    preset = scale(scale_name, settings)
+    experiment = outline(name, preset, donors, table)
+    workers = workers or os.cpu_count() or 1
+    speed = measured_flops_per_second()
+    lines = estimate(experiment, preset, speed, trained_donors=not donors)
+    rows = [
+        (
+            e.what,
+            str(e.runs),
+            count(e.flops),
+            f"{e.memory / 1e6:,.0f} MB",
+            f"{e.disk / 1e6:,.2f} MB",
+            duration(e.seconds),
+        )
+        for e in lines
+    ]
+    total = sum(e.seconds * e.runs for e in lines)
+    disk = sum(e.disk * e.runs for e in lines) / 1e6
+    flops = count(sum(e.flops * e.runs for e in lines))
+    rows.append(("total", str(sum(e.runs for e in lines)), flops, "–", f"{disk:,.1f} MB", duration(total / workers)))
+    title = (
+        f"{name} at {scale_name}, {table} table: cost a run, and in total on {workers} workers here "
+        f"({speed / 1e9:.0f} GFLOP/s each measured on the laptop shape; small arms reach less)"
+    )
+    console().print(make_table(title, ("run", "runs", "FLOPs", "memory", "disk", "time"), rows))
+
+
+def show_status(root: Path, *, watch: bool) -> None:
+    """Counts by experiment; with ``watch`` again every few seconds until all is done."""
+    store, shown = _existing(root), console()
+    while True:
+        rows = [_status(from_json(value), store) for _, value in store.experiments()]
+        columns = ("experiment", "scale", "rank", "donors", "tuning runs", "done", "running", "failed", "missing")
+        shown.print(table(str(root), columns, rows))
+        if not watch or all(row[-1] == "0" for row in rows):
+            return
+        time.sleep(5)
+
+
+def _status(experiment: Experiment, store: Store) -> tuple[str, ...]:
+    from ontogeny.lab.conduct import evaluated_runs, scores, tuned_cells
+    from ontogeny.lab.judge import assess, donor_record
+
+    assessment = assess(experiment, store)
+    runs = {(r.id, r.replicate) for cell in evaluated_runs(experiment, store).values() for r in cell}
+    results = [store.result(*key) for key in runs]
+    running = sum(store.result(*key) is None and claimed(store.run_directory(*key)) for key in runs)
+    failed = sum(result is not None and result["final"] is None for result in results)
+    tried = (
+        sum(len(scores(experiment, store, m, a)) for m, a in tuned_cells(experiment)) if experiment.rates is None else 0
+    )
+    donors = sum(donor_record(store, experiment, donor) is not None for donor in set(experiment.setting.donors))
+    missing = assessment.expected - assessment.done
+    figures = (tried, assessment.done, running, failed, missing)
+    return (
+        experiment.name,
+        experiment.scale,
+        experiment.setting.rank,
+        f"{donors}/{len(set(experiment.setting.donors))}",
+        *map(str, figures),
+    )
+
+
+def _existing(root: Path) -> Store:
+    if not (root / "experiments").is_dir():
+        raise InputError(f"--store {root}: no store there; ontogeny run … --store {root} makes one")
+    return open_store(root)
+
+
+def write_report(root: Path, out: Path) -> None:
+    """Write the page and say where it is."""
+    from ontogeny.lab import report
+
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"--out {out}: no folder {out.absolute().parent}; make it first")
+    report.write_report(_existing(root), out)
+    console().print(f"report: {out.absolute()}", highlight=False, soft_wrap=True)
+
+
+def store_findings(store: Store) -> dict[str, dict[str, str]]:
+    """Claim id -> finding, from the newest declaration of the most decisive scale in the store."""
+    from ontogeny.lab.experiments import convergence
+    from ontogeny.lab.judge import assess
+
+    found: dict[str, dict[str, str]] = {}
+    order = list(SCALES)
+    declared = [from_json(value) for _, value in store.experiments()]
+    for experiment in sorted(declared, key=lambda e: (order.index(e.scale), e.table == "full")):
+        answers = convergence.findings(assess(experiment, store), store)
+        found |= {claim: finding for claim, finding in answers.items() if finding["verdict"] != "not run"}
+    return found
+
+
+def show_claims(root: Path | None, by: str, *, as_json: bool) -> None:
+    """The ledger, with what a store measured."""
+    from ontogeny.lab.claims import ledger_rows
+
+    choose(by, ("id", "source"), "--by")
+    rows = ledger_rows(store_findings(_existing(root)) if root else {}, by=by)
+    if as_json:
+        print_json(rows)
+        return
+    columns = ("id", "source", "statement", "published", "measured", "verdict", "why")
+    cells = [tuple(row[column] for column in columns) for row in rows]
+    console().print(table("The ledger", columns, cells))
+
+
+def export_store(root: Path, out: Path) -> None:
+    """Every declaration and result as one JSON object a line."""
+    store = _existing(root)
+    lines: list[Mapping[str, Any]] = [
+        {"kind": "declaration", "file": p.name, "value": v} for p, v in store.experiments()
+    ]
+    lines += store.results()
+    out.write_text("".join(canonical_json(line) + "\n" for line in lines))
+    console().print(f"{out}: {len(lines)} lines", highlight=False)
+
+
+def import_store(file: Path, root: Path) -> None:
+    """Put exported lines where they belong; what is there already stays."""
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; expected one that ontogeny store export wrote")
+    store = open_store(root)
+    for index, line in enumerate(file.read_text().splitlines(), start=1):
+        try:
+            value = json.loads(line)
+            path = store.root / _place(value)
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{file}, line {index}: not an exported result ({error})") from None
+        if not path.exists():
+            write_json(path, value["value"] if value["kind"] == "declaration" else value)
+    console().print(f"{root}: {index} lines", highlight=False)
+
+
+def _place(value: Mapping[str, Any]) -> Path:
+    parts = {
+        "declaration": lambda: ("experiments", value["file"]),
+        "donor": lambda: ("donors", value.get("folder", value["id"]), "result.json"),
+        "arm": lambda: ("runs", value["id"], f"replicate-{int(value['replicate'])}", "result.json"),
+        "overlap": lambda: ("runs", value["id"], "replicate-0", "result.json"),
+    }[value["kind"]]()
+    if any("/" in part or part in ("", ".", "..") for part in parts):
+        raise ValueError(f"a name that leaves the store: {parts}")
+    return Path(*parts)

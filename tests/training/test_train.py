@@ -1,0 +1,331 @@
+"""The loop: against Adam written out, its schedule and rates, resume to the bit, and every way it may end."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import VOCABULARY, tiny_checkpoint, tiny_model
+from torch import Tensor, nn
+
+from ontogeny.errors import Interrupted
+from ontogeny.genome.checkpoint import open_checkpoint
+from ontogeny.genome.extract import Recipe, extract
+from ontogeny.model.constrain import body_parameters, constrain
+from ontogeny.model.initialise import donor_embeddings
+from ontogeny.model.layers import MaskedLinear
+from ontogeny.streams import stream
+from ontogeny.training.train import (
+    History,
+    TrainConfig,
+    evaluation_loss,
+    learning_rate_scale,
+    next_token_loss,
+    train,
+)
+
+
+def batches(step: int) -> Tensor:
+    """A sequence that can be learnt: every token is the one before plus 3."""
+    start = torch.randint(0, VOCABULARY, (4, 1), generator=stream(0, "start", step))
+    return (start + 3 * torch.arange(17)) % VOCABULARY
+
+
+def evaluate(model: nn.Module) -> float:
+    return evaluation_loss(model, batches(-1))
+
+
+def run(model: nn.Module, config: TrainConfig, **options: Any) -> History:
+    return train(model, batches, config, **({"evaluate": evaluate} | options))
+
+
+def parameters(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], nn.Module]:
+    """A tiny Llama by its arm: dense, subspace, mask, or with the donor's frozen embeddings."""
+    donor = open_checkpoint(tiny_checkpoint("llama", tmp_path_factory.mktemp("donor"), seed=9))
+
+    def build(arm: str) -> nn.Module:
+        model: nn.Module = tiny_model("llama")
+        if arm in ("subspace", "mask"):
+            constrain(model, extract(donor, Recipe(rank="50%") if arm == "subspace" else Recipe(density="30%")))
+        return donor_embeddings(model, donor, trainable=False) if arm == "frozen" else model
+
+    return build
+
+
+ARMS = ("dense", "subspace", "mask", "frozen")
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_learnable_sequence_is_learnt(build: Callable[[str], nn.Module], arm: str) -> None:
+    model = build(arm)
+    before = parameters(model)
+    history = run(model, TrainConfig(80, 1e-2, 1e-2, evaluate_at=(20, 40)))
+    assert [row["step"] for row in history.rows] == [0, 20, 40, 80]
+    assert history.stop_reason == "finished"
+    assert history.stopped_at == 80
+    assert history.losses[0] > math.log(VOCABULARY) - 0.5
+    assert history.losses[-1] < 0.7 < history.losses[1]
+    assert evaluate(model) == history.losses[-1]
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]) != parameter.requires_grad, name
+    for layer in model.modules():
+        if isinstance(layer, MaskedLinear):
+            assert torch.equal(layer.kept != 0, layer.keep)
+
+
+def test_frozen_embeddings_do_not_move(build: Callable[[str], nn.Module]) -> None:
+    model = build("frozen")
+    embeddings = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]  # type: ignore[operator]
+    before = [weight.clone() for weight in embeddings]
+    run(model, TrainConfig(3, 1e-2, 1e-2, weight_decay=0.5))
+    assert all(torch.equal(a, b) for a, b in zip(embeddings, before, strict=True))
+
+
+def adam_by_hand(model: nn.Module, config: TrainConfig) -> list[float]:
+    """Loshchilov & Hutter 2019, algorithm 2, after clipping the whole gradient's norm; no torch.optim."""
+    body, named = body_parameters(model), dict(model.named_parameters())
+    first = {name: torch.zeros_like(p) for name, p in named.items()}
+    second = {name: torch.zeros_like(p) for name, p in named.items()}
+    losses = []
+    for step in range(config.steps):
+        loss = next_token_loss(model, batches(step))
+        losses.append(loss.item())
+        gradients = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+        norm = math.sqrt(sum(float(g.double().square().sum()) for g in gradients.values()))
+        for name, parameter in named.items():
+            g = gradients[name] * min(1.0, config.clip / norm)
+            peak = config.body_rate if name in body else config.rest_rate
+            rate, (b1, b2), t = peak * learning_rate_scale(step, config), config.betas, step + 1
+            first[name].mul_(b1).add_((1 - b1) * g)
+            second[name].mul_(b2).add_((1 - b2) * g**2)
+            update = (first[name] / (1 - b1**t)) / ((second[name] / (1 - b2**t)).sqrt() + 1e-8)
+            parameter.data -= rate * (update + config.weight_decay * parameter.data)
+    return losses
+
+
+def bare_loop(model: nn.Module, config: TrainConfig) -> list[float]:
+    """What a reader would write with torch alone."""
+    body = body_parameters(model)
+    rates = {True: config.body_rate, False: config.rest_rate}
+    groups = [
+        {"params": [p for name, p in model.named_parameters() if (name in body) == inside], "peak": rate}
+        for inside, rate in rates.items()
+    ]
+    optimizer = torch.optim.AdamW(groups, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+    losses = []
+    for step in range(config.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * learning_rate_scale(step, config)
+        loss = next_token_loss(model, batches(step))
+        losses.append(loss.item())
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+    return losses
+
+
+@pytest.mark.parametrize("arm", ["dense", "subspace"])
+def test_losses_are_those_of_adamw_by_hand(build: Callable[[str], nn.Module], arm: str) -> None:
+    config = TrainConfig(12, 2e-2, 5e-3, evaluate_at=tuple(range(13)), weight_decay=0.1, clip=0.5)
+    losses = [row["train_loss"] for row in run(build(arm), config).rows[1:]]
+    assert losses == bare_loop(build(arm), config)  # to the bit
+    assert losses == pytest.approx(adam_by_hand(build(arm), config), rel=1e-5)
+
+
+def test_schedule_values() -> None:
+    config = TrainConfig(100, 1.0, 1.0)
+    scale = [learning_rate_scale(step, config) for step in range(101)]
+    assert scale[:10] == pytest.approx([0.1 * i for i in range(1, 11)])
+    assert scale[10] == 1
+    assert scale[55] == pytest.approx(0.5)
+    assert scale[100] == pytest.approx(0)
+    assert all(a > b > 0 for a, b in zip(scale[10:], scale[11:100], strict=False))
+    assert learning_rate_scale(0, TrainConfig(1, 1.0, 1.0)) == 1  # even one step is taken
+    assert learning_rate_scale(0, TrainConfig(100, 1.0, 1.0, warmup=0.0)) == 1
+
+
+@pytest.mark.parametrize("arm", ["dense", "subspace", "mask"])
+@pytest.mark.parametrize("resting", ["body", "rest"])
+def test_a_rate_of_zero_leaves_its_group_untouched(build: Callable[[str], nn.Module], arm: str, resting: str) -> None:
+    model = build(arm)
+    before, body = parameters(model), body_parameters(model)
+    run(model, TrainConfig(3, 0.0 if resting == "body" else 1e-2, 0.0 if resting == "rest" else 1e-2))
+    assert body
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]) == ((name in body) == (resting == "body")), name
+
+
+def test_evaluation_loss_is_the_mean_over_windows(build: Callable[[str], nn.Module]) -> None:
+    model = build("dense")
+    windows = torch.cat([batches(step) for step in range(3)])[:10]
+    expected = sum(next_token_loss(model, window[None]).item() for window in windows) / 10
+    assert evaluation_loss(model, windows, size=4) == pytest.approx(expected, rel=1e-6)
+    assert next_token_loss(model, windows[:1]).item() == pytest.approx(
+        -float(model(input_ids=windows[:1, :-1]).logits.log_softmax(-1)[0, range(16), windows[0, 1:]].mean()), rel=1e-6
+    )
+
+
+RESUMABLE = TrainConfig(12, 1e-2, 2e-2, evaluate_at=tuple(range(13)), weight_decay=0.1)
+
+
+def terminate_at(*steps: int) -> Callable[[int], None]:
+    def on_step(step: int) -> None:
+        if step in steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return on_step
+
+
+def state_of(directory: Path) -> dict[str, Tensor]:
+    return load_file(directory / "state.safetensors")
+
+
+def rows(history: History) -> list[dict[str, Any]]:
+    """Everything but the time it took."""
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in history.rows]
+
+
+def finish(model: nn.Module, directory: Path) -> History:
+    """Go on to the end; the SIGTERM at the last step is there to have the whole final state saved."""
+    with pytest.raises(Interrupted, match="12 of 12"):
+        run(model, RESUMABLE, directory=directory, on_step=terminate_at(12))
+    return run(model, RESUMABLE, directory=directory)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_an_interrupted_run_goes_on_to_the_bit(build: Callable[[str], nn.Module], arm: str, tmp_path: Path) -> None:
+    """Weights, optimiser state and losses; terminated twice, each time in a fresh model."""
+    whole = build(arm)
+    expected = finish(whole, tmp_path / "whole")
+    assert expected.stop_reason == "finished"
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    for step in (5, 6):
+        with pytest.raises(Interrupted, match=f"after step {step} of 12"):
+            run(build(arm), RESUMABLE, directory=tmp_path / "parts", on_step=terminate_at(step))
+    assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    resumed = build(arm)
+    seen: list[int] = []
+    found = finish(resumed, tmp_path / "parts")
+    run(build(arm), RESUMABLE, directory=tmp_path / "parts", on_step=seen.append)
+    assert seen == []  # nothing is left to do
+    assert rows(found) == rows(expected)
+    assert found.stopped_at == 12
+    assert all(torch.equal(p, q) for p, q in zip(resumed.parameters(), whole.parameters(), strict=True))
+    one, other = state_of(tmp_path / "whole"), state_of(tmp_path / "parts")
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    trained = sum(p.requires_grad for p in whole.parameters())
+    assert len(one) == 4 * trained  # value, step, two moments
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from test_train import RESUMABLE, run
+from tiny import tiny_model
+from ontogeny.training import train as module
+
+torch.set_num_threads(1)
+save_file = module.save_file
+
+def save_and_die(tensors, path, metadata):
+    save_file(tensors, path, metadata=metadata)
+    if '"stopped_at": 8' in metadata["history"]:
+        path.write_bytes(path.read_bytes()[:1000])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+module.save_file = save_and_die
+run(tiny_model("llama"), RESUMABLE, directory=Path(sys.argv[1]), save_every=0.0)
+"""
+
+
+def test_a_run_killed_while_it_saves_goes_on_to_the_bit(tmp_path: Path) -> None:
+    """SIGKILL in the middle of writing step 8: step 7 is still there, whole."""
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "parts")]
+    killed = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, timeout=120, stderr=subprocess.PIPE)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    whole, resumed = tiny_model("llama"), tiny_model("llama")
+    seen: list[int] = []
+    expected = run(whole, RESUMABLE)
+    found = run(resumed, RESUMABLE, directory=tmp_path / "parts", on_step=seen.append)
+    assert seen == [8, 9, 10, 11, 12]
+    assert rows(found) == rows(expected)
+    assert all(torch.equal(p, q) for p, q in zip(resumed.parameters(), whole.parameters(), strict=True))
+
+
+def test_without_a_directory_a_signal_still_ends_the_run(build: Callable[[str], nn.Module]) -> None:
+    with pytest.raises(Interrupted, match="after step 2"):
+        run(build("dense"), RESUMABLE, on_step=terminate_at(2))
+
+
+def test_a_non_finite_loss_stops_with_the_step(build: Callable[[str], nn.Module]) -> None:
+    model = build("dense")
+
+    def poison(step: int) -> None:
+        if step == 3:
+            next(model.parameters()).data.fill_(math.nan)
+
+    history = run(model, RESUMABLE, on_step=poison)
+    assert (history.stop_reason, history.stopped_at) == ("non-finite", 3)
+    assert all(math.isfinite(loss) for loss in history.losses)
+    assert len(history.rows) == 4
+
+
+def test_a_non_finite_evaluation_stops_too(build: Callable[[str], nn.Module]) -> None:
+    losses = iter([4.0, 3.0, math.inf])
+    history = run(build("dense"), RESUMABLE, evaluate=lambda model: next(losses))
+    assert (history.stop_reason, history.stopped_at, history.losses) == ("non-finite", 2, [4.0, 3.0])
+
+
+def test_early_stop(build: Callable[[str], nn.Module]) -> None:
+    """Patience 2: two evaluations without a new best. Without patience the same losses run to the end."""
+    losses = [4.0, 3.0, 3.5, 2.0, 2.0, 2.5, 1.0] + [0.5] * 6
+    for patience, stopped_at, reason in ((2, 5, "early"), (3, 12, "finished"), (0, 12, "finished")):
+        values = iter(losses)
+        config = TrainConfig(12, 1e-2, 1e-2, evaluate_at=tuple(range(13)), patience=patience)
+        history = run(build("dense"), config, evaluate=lambda model, values=values: next(values))
+        assert (history.stopped_at, history.stop_reason) == (stopped_at, reason)
+
+
+def test_bf16_trains_and_leaves_the_model_as_it_was(build: Callable[[str], nn.Module]) -> None:
+    """Weights and evaluation stay float32, and a float32 run may follow in the same process."""
+    model, reference = build("subspace"), build("subspace")
+    config = TrainConfig(40, 1e-2, 1e-2)
+    half = run(model, TrainConfig(40, 1e-2, 1e-2, precision="bf16"))
+    full = run(reference, config)
+    assert half.losses[-1] != full.losses[-1]
+    assert half.losses[-1] == pytest.approx(full.losses[-1], rel=0.1)
+    assert half.losses[-1] < half.losses[0] - 1
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    copy = build("subspace")
+    copy.load_state_dict(model.state_dict())
+    assert evaluate(copy) == evaluate(model) == half.losses[-1]
+
+
+def test_a_run_in_a_thread_leaves_signals_alone(build: Callable[[str], nn.Module]) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        history = pool.submit(run, build("dense"), RESUMABLE).result()
+    assert rows(history) == rows(run(build("dense"), RESUMABLE))
+
+
+def test_evaluations_are_told_as_they_come(build: Callable[[str], nn.Module]) -> None:
+    told: list[list[int]] = []
+    config = TrainConfig(4, 1e-2, 1e-2, evaluate_at=(2,))
+    run(build("dense"), config, on_evaluation=lambda rows: told.append([row["step"] for row in rows]))
+    assert told == [[0, 2], [0, 2, 4]]
