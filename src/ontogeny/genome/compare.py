@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Float
-from scipy.linalg import subspace_angles
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import norm
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ontogeny.errors import InputError
 from ontogeny.genome.genome import Genome, Mask, Subspace
@@ -24,7 +24,7 @@ from ontogeny.streams import numpy_stream, stream
 
 Align = Literal["none", "permute", "orthogonal"]
 Side = Literal["out", "in"]
-Bases = Sequence[tuple[Tensor, Tensor]]  # of corresponding sides, one from each genome
+Stack = Float[Tensor, "sides d k"]
 SMALL_RANK = 10  # below it the normal approximation of the null is poor
 DRAWS = 1999  # Haar pairs behind a Monte Carlo p-value
 REFITS = 199  # layer-permuted alignments behind the p-value of an alignment
@@ -92,11 +92,15 @@ class _Group:
 
 
 def principal_angles(A: Float[Tensor, "d k1"], B: Float[Tensor, "d k2"]) -> Float[Tensor, " k"]:
-    """The min(k1, k2) principal angles of two spans, radians, ascending; small ones accurate, from sines.
+    """The min(k1, k2) principal angles of the spans of orthonormal columns, in radians, ascending.
 
-    Source: Björck & Golub 1973, as in Knyazev & Argentati 2002 (SciPy's subspace_angles).
+    Source: Björck & Golub 1973: from sines where angles are small, for there a cosine has lost their digits.
     """
-    return torch.from_numpy(subspace_angles(A.double().numpy(), B.double().numpy())[::-1].copy())
+    wide, narrow = (A.double(), B.double()) if A.shape[1] >= B.shape[1] else (B.double(), A.double())
+    inner = wide.T @ narrow
+    cosines = torch.linalg.svdvals(inner).clamp(max=1)
+    sines = torch.linalg.svdvals(narrow - wide @ inner).flip(0).clamp(max=1)
+    return torch.where(cosines.square() > 0.5, sines.arcsin(), cosines.arccos())
 
 
 def overlap(A: Float[Tensor, "d k1"], B: Float[Tensor, "d k2"]) -> float:
@@ -314,30 +318,40 @@ def _fit(groups: Sequence[_Group], align: Align) -> Float[Tensor, "d d"]:
     Starts from the better of the identity and a guess from quantities that such a map leaves unchanged.
     """
     start, nearest = METHODS[align]
-    bases = _bases(groups, parity=1)
-    left, right, both = _centre(bases)
-    candidates = [(Q, _gradient(bases, Q)) for Q in (torch.eye(left.shape[0], dtype=torch.float64), start(bases))]
+    first, second = (_stack(side) for side in zip(*_bases(groups, parity=1), strict=True))
+    left, right, both = _centre(first, second)
+    starts = torch.eye(left.shape[0], dtype=torch.float64), start(first, second)
+    candidates = [(Q, _gradient(first, second, Q)) for Q in starts]
     Q, gradient = max(candidates, key=lambda candidate: float((candidate[0] * candidate[1]).sum()))
     for _ in range(STEPS):
         value = float((Q * gradient).sum())
         Q = nearest(gradient - left @ Q - Q @ right + both * Q)
-        gradient = _gradient(bases, Q)
+        gradient = _gradient(first, second, Q)
         if abs(float((Q * gradient).sum()) - value) <= SETTLED * value:
             break
     return Q
 
 
-def _gradient(bases: Bases, Q: Tensor) -> Tensor:
+def _stack(bases: Sequence[Tensor]) -> Stack:
+    """Padded to one rank by zero columns, which leave the projectors as they are."""
+    rank = max(basis.shape[1] for basis in bases)
+    return torch.stack([pad(basis, (0, rank - basis.shape[1])) for basis in bases])
+
+
+def _gradient(first: Stack, second: Stack, Q: Tensor) -> Tensor:
     """Σ P_A Q P_B, by factors; its inner product with Q is the objective."""
-    left = [A @ (A.T @ (Q @ B)) for A, B in bases]
-    return torch.cat(left, 1) @ torch.cat([B for _, B in bases], 1).T
+    return _sum_of_products(first @ (first.mT @ (Q @ second)), second)
 
 
-def _centre(bases: Bases) -> tuple[Tensor, Tensor, float]:
+def _sum_of_products(left: Stack, right: Stack) -> Tensor:
+    """Σ_s left_s·right_sᵀ"""
+    return left.transpose(0, 1).flatten(1) @ right.transpose(0, 1).flatten(1).T
+
+
+def _centre(first: Stack, second: Stack) -> tuple[Tensor, Tensor, float]:
     """Σ b·P_A, Σ a·P_B and Σ a·b with a, b = k/d of each side: what turns the gradient into that of P − (k/d)·I."""
-    firsts, seconds = zip(*bases, strict=True)
-    a, b = ([basis.shape[1] / basis.shape[0] for basis in side] for side in (firsts, seconds))
-    return _weighted_projectors(firsts, b), _weighted_projectors(seconds, a), float(np.dot(a, b))
+    a, b = (side.square().sum((1, 2), keepdim=True) / side.shape[1] for side in (first, second))
+    return _sum_of_products(b * first, first), _sum_of_products(a * second, second), float((a * b).sum())
 
 
 def _nearest_permutation(matrix: Tensor) -> Tensor:
@@ -353,41 +367,34 @@ def _nearest_orthogonal(matrix: Tensor) -> Tensor:
     if values[0] < WELL_CONDITIONED * values[-1]:
         left, _, right = torch.linalg.svd(matrix)
         return torch.as_tensor(left @ right)
-    return matrix @ (vectors * values.rsqrt()) @ vectors.T
+    polar: Tensor = matrix @ (vectors * values.rsqrt()) @ vectors.T
+    return polar
 
 
-def _match_coordinates(bases: Bases) -> Tensor:
-    """Permutation by coordinate signatures: (P_s)ᵢᵢ and (P_s·ΣP)ᵢᵢ for every side s, which move with coordinate i."""
-    first, second = (_signatures(side) for side in zip(*bases, strict=True))
-    return _nearest_permutation(-torch.cdist(first, second).square())
+def _match_coordinates(first: Stack, second: Stack) -> Tensor:
+    """Permutation by coordinate signatures: (P_s)ᵢᵢ and (P_s·mean P)ᵢᵢ for every side s, which move with coordinate i."""
+    return _nearest_permutation(-torch.cdist(_signatures(first), _signatures(second)).square())
 
 
-def _signatures(bases: Sequence[Tensor]) -> Tensor:
-    """(d, 2·sides)"""
-    average = _weighted_projectors(bases, [1 / len(bases)] * len(bases))
-    return torch.stack([f for basis in bases for f in (basis.square().sum(1), (average @ basis * basis).sum(1))], 1)
+def _signatures(bases: Stack) -> Float[Tensor, "d features"]:
+    average = _sum_of_products(bases, bases) / bases.shape[0]
+    return torch.cat([bases.square().sum(2), (average @ bases * bases).sum(2)]).T
 
 
-def _match_eigenvectors(bases: Bases) -> Tensor:
+def _match_eigenvectors(first: Stack, second: Stack) -> Tensor:
     """Orthogonal map by the eigenvectors of one random combination of projectors, their signs by those of another."""
-    weights = torch.rand(2, len(bases), dtype=torch.float64, generator=stream(0, "alignment weights"))
-    frames, forms = zip(*(_eigenframe(side, weights) for side in zip(*bases, strict=True)), strict=True)
-    # entries (a, b) of the second form agree up to sₐ·s_b: the leading eigenvector of their product carries the signs
-    signs = torch.linalg.eigh(forms[0] * forms[1]).eigenvectors[:, -1].sign()
-    mapping: Tensor = frames[0] * torch.where(signs == 0, 1.0, signs) @ frames[1].T
-    return mapping
+    weights = torch.rand(2, len(first), 1, 1, dtype=torch.float64, generator=stream(0, "alignment weights"))
+    (frame_a, form_a), (frame_b, form_b) = _eigenframe(first, weights), _eigenframe(second, weights)
+    # entries (i, j) of the forms agree up to signs sᵢ·sⱼ, so the leading eigenvector of their product carries the signs
+    leading = torch.linalg.eigh(form_a * form_b).eigenvectors[:, -1]
+    return frame_a * torch.where(leading < 0, -1.0, 1.0) @ frame_b.T
 
 
-def _eigenframe(bases: Sequence[Tensor], weights: Tensor) -> tuple[Tensor, Tensor]:
+def _eigenframe(bases: Stack, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvectors of the first weighted sum of projectors, and the second sum in that frame."""
-    first, second = (_weighted_projectors(bases, row.tolist()) for row in weights)
+    first, second = (_sum_of_products(row * bases, bases) for row in weights)
     frame = torch.linalg.eigh(first).eigenvectors
     return frame, frame.T @ second @ frame
-
-
-def _weighted_projectors(bases: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    scaled = torch.cat([weight * basis for weight, basis in zip(weights, bases, strict=True)], 1)
-    return scaled @ torch.cat(list(bases), 1).T
 
 
 @lru_cache(maxsize=256)

@@ -23,7 +23,7 @@ from ontogeny.genome.sites import Site, in_order, make_site
 FORMAT = 1
 FLOATS = ("F32", "F64", "F16", "BF16")
 MAX_HEADER = 1_500_000  # bytes, about 3000 sites; JSON takes up to 25 times its length in memory
-BLOCK = 2**19  # entries of a basis that are converted to float64 at a time
+BLOCK = 2**16  # entries of a basis that are converted to float64 at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ def save(genome: Genome, path: Path, dtype: torch.dtype = torch.float32) -> None
             sites[site.name] = {"shape": site.shape, "rank": gene.rank}
         else:
             tensors[f"{site.name}.keep"] = torch.from_numpy(np.packbits(gene.keep.cpu().numpy(), axis=-1))
-            sites[site.name] = {"shape": site.shape, "kept": int(gene.keep.sum())}
+            sites[site.name] = {"shape": site.shape, "kept": int(gene.keep.count_nonzero())}
         if site.name in certificates:
             sites[site.name]["certificate"] = certificates[site.name]
     header = {
@@ -222,8 +222,8 @@ def _read_mask(path: Path, file: Any, site: Site, entry: Mapping[str, Any]) -> M
     if np.unpackbits(packed[:, -1:], axis=-1)[:, (d_in - 1) % 8 + 1 :].any():
         raise GenomeError(f"{path}: tensor {site.name}.keep has bits beyond its {d_in} columns")
     keep = torch.from_numpy(np.unpackbits(packed, axis=-1, count=d_in).view(bool))
-    if int(keep.sum()) != entry.get("kept"):
+    if int(keep.count_nonzero()) != entry.get("kept"):
         raise GenomeError(
-            f"{path}: tensor {site.name}.keep keeps {int(keep.sum())}; the header says {entry.get('kept')}"
+            f"{path}: tensor {site.name}.keep keeps {int(keep.count_nonzero())}; the header says {entry.get('kept')}"
         )
     return Mask(keep)

@@ -67,7 +67,7 @@ SCALES = {
         steps=150, rank="25%", replicates=3, windows=128, evaluate_at=(25, 50, 100, 150), decisive=False,
     ),
     "laptop": Scale(
-        "laptop", width=96, layers=3, heads=4, ffn=256, vocabulary=1024, length=64, batch=32, donors=5,
+        "laptop", width=96, layers=3, heads=4, ffn=256, vocabulary=1024, length=64, batch=16, donors=5,
         donor_steps=1000, steps=400, rank="25%", replicates=5, windows=256,
         evaluate_at=(25, 50, 100, 150, 200, 300, 400), decisive=True,
     ),

@@ -93,7 +93,7 @@ def merge(model: nn.Module) -> nn.Module:
 
 def sites(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """(site name, the layer that holds it) of a constrained model; only sites that stand as a layer of their own."""
-    for place in _places(model):
+    for place in model_places(model):
         module = model.get_submodule(place.name)
         parts = list(module.parts.values()) if isinstance(module, FusedLinear) else [module]
         if len(parts) == len(place.rows):
@@ -104,7 +104,7 @@ def body_parameters(model: nn.Module) -> set[str]:
     """Names of the layer matrices' parameters (weights, cores, masked weights): what the *body* rate trains."""
     return {
         f"{place.name}.{name}"
-        for place in _places(model)
+        for place in model_places(model)
         for name, _ in model.get_submodule(place.name).named_parameters()
         if not name.endswith("bias")
     }
@@ -114,12 +114,13 @@ def site_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
     """Site name -> (d_out, d_in) of every site of a plain model."""
     return {
         name: (len(rows), _oriented(model, place).shape[1])
-        for place in _places(model)
+        for place in model_places(model)
         for name, rows in place.rows.items()
     }
 
 
-def _places(model: nn.Module) -> list[Place]:
+def model_places(model: nn.Module) -> list[Place]:
+    """Where a Hugging Face model in memory, plain or constrained, keeps its linear maps, by layer."""
     modules = dict(model.named_modules())
 
     def shape_of(name: str) -> tuple[int, ...] | None:
@@ -139,7 +140,7 @@ def _oriented(model: nn.Module, place: Place) -> Tensor:
 
 
 def _replace(model: nn.Module, build: Build) -> nn.Module:
-    for place in _places(model):
+    for place in model_places(model):
         module = model.get_submodule(place.name)
         if isinstance(module, Constrained):
             raise InputError(f"{place.name} is already constrained: start from a plain model, or merge this one first")
