@@ -34,7 +34,7 @@ def processes(workers: int) -> Iterator[Mapper]:
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),))
 
     def mapper(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        futures = {pool.submit(function, item): item for item in items}
+        futures = {pool.submit(_guarded, function, item): item for item in items}
         for future in as_completed(futures):
             yield futures[future], future.result()
 
@@ -55,11 +55,28 @@ def processes(workers: int) -> Iterator[Mapper]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
+_stopped = threading.Event()  # set in a worker that was told to stop: what is still queued is not begun
+
+
+def _guarded(function: Callable[[Any], Any], item: Any) -> Any:
+    try:
+        if _stopped.is_set():
+            raise Interrupted("stopped before it began")
+        return function(item)
+    except Interrupted:
+        _stopped.set()
+        raise
+
+
 def _start_worker(parent: int) -> None:
     import torch
 
+    def stop(number: int, frame: object) -> None:  # between training loops, which save first
+        raise Interrupted("stopped")
+
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver passes it on as SIGTERM, once
+    signal.signal(signal.SIGTERM, stop)
 
     def watch() -> None:
         while os.getppid() == parent:
