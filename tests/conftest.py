@@ -3,14 +3,17 @@
 from pathlib import Path
 
 import pytest
+import scipy.linalg  # noqa: F401  (its BLAS must be there to be limited)
 import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 hook = install_import_hook("ontogeny", "beartype.beartype")
 settings.register_profile("ontogeny", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("ontogeny")
 torch.set_num_threads(1)
+threadpool_limits(1)  # two BLAS threads on a busy core cost twenty times what one does
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

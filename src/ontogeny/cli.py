@@ -1,5 +1,6 @@
 """The command line: one function a command; it parses, calls and prints."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +27,7 @@ def main() -> None:
     """Run the command line. A mistake in what was given is one line on standard error and exit status 2."""
     from ontogeny.errors import InputError, Interrupted
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to end as an interrupt from the keyboard does
     try:
         status = app(standalone_mode=False)
     except click.ClickException as error:
@@ -93,7 +95,7 @@ def extract(
     from ontogeny.terminal.genome import extract_genome
 
     size = {"rank": rank, "energy": energy, "density": density}
-    if not any(size.values()):
+    if all(value is None for value in size.values()):
         size["rank"] = "10%"
     choices = {"select": select, "basis": basis, "fold_norms": fold_norms}
     extract_genome(checkpoint, out, size | choices, pattern=pattern, revision=revision, dtype=dtype, device=device)
@@ -149,9 +151,9 @@ def run(
     store: Store = Path("ontogeny-store"),
     donor: Annotated[list[str] | None, typer.Option(help="your own checkpoint as donor (repeatable)")] = None,
     text: Annotated[list[str] | None, typer.Option(help="your own text (repeatable)")] = None,
-    replicates: Annotated[int | None, typer.Option(help="replicates; fewer than 5 decide nothing")] = None,
+    replicates: Annotated[int | None, typer.Option(min=1, help="replicates; fewer than 5 decide nothing")] = None,
     engine: Annotated[str, typer.Option(help="local or processes")] = "processes",
-    workers: Annotated[int | None, typer.Option(help="worker processes; default one a core")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="worker processes; default one a core")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE over the scale's preset (repeatable)")
     ] = None,

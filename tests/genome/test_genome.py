@@ -422,10 +422,9 @@ for path in map(Path, sys.argv[1:]):
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
 def test_peak_memory_is_the_file_and_a_little(good: dict[str, bytes], tmp_path: Path) -> None:
     """No file, hostile or large, takes more than its own size and 50 MB to read or refuse."""
-    d = 4096
-    half = torch.eye(d)[:, : d // 2].contiguous()
-    save(Genome({make_site("a", (d, d)): Subspace(half, half)}, {}), tmp_path / "large")
-    save(Genome({make_site("a", (d, d)): Mask(torch.ones(d, d, dtype=torch.bool))}, {}), tmp_path / "mask")
+    half = torch.eye(8192)[:, :1024]
+    save(Genome({make_site("a", (8192, 8192)): Subspace(half, half)}, {}), tmp_path / "large")
+    save(Genome({make_site("a", (4096, 4096)): Mask(torch.ones(4096, 4096, dtype=torch.bool))}, {}), tmp_path / "mask")
     room = MAX_HEADER - 10_000
     inner = Parts(good["subspace"]).inner
     hostile = {

@@ -14,12 +14,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ontogeny.canonical import file_digest
 from ontogeny.errors import CheckpointError
+from ontogeny.genome.linalg import is_finite
 from ontogeny.genome.sites import Place, Site, architecture, find, make_site, places
 
 # Checkpoints whose publishers' issue trackers report a fault: (id pattern, revision pattern, what is wrong).
@@ -67,7 +67,7 @@ class Checkpoint:
             )
         with _opened(self.directory / stored.file) as file:
             tensor: Tensor = file.get_tensor(name)
-        if not bool(torch.isfinite(tensor).all()):
+        if not is_finite(tensor):
             raise CheckpointError(f"{self.name}: tensor {name} has NaN or infinite entries: the checkpoint is damaged")
         return tensor
 

@@ -6,7 +6,7 @@ every declared invariant of every control. To add one, see docs/how-to-add-a-con
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from ontogeny.errors import GenomeError, InputError
 from ontogeny.genome.genome import Gene, Genome, Mask, Subspace, kind
 from ontogeny.genome.linalg import haar
-from ontogeny.genome.sites import Site, layer_and_role
+from ontogeny.genome.sites import Site, in_order, layer_and_role
 from ontogeny.genome.topology import rewire
 from ontogeny.streams import numpy_stream, stream
 
@@ -50,8 +50,12 @@ def transform(name: str, genomes: Sequence[Genome], *, seed: int) -> Genome:
     for genome in genomes:
         if kind(genome) != control.kind:
             raise InputError(f"control {name} needs {control.kind} genomes, found a {kind(genome)} genome")
-        if list(genome.genes) != list(genomes[0].genes):
+        if set(genome.genes) != set(genomes[0].genes):
             raise InputError(f"control {name} needs genomes of the same sites and shapes; these differ")
+    # in one order, so that a genome and its file give the same control
+    genomes = [
+        replace(genome, genes={site: genome.genes[site] for site in in_order(genome.genes)}) for genome in genomes
+    ]
     recipe = {"control": name, "seed": seed, "genomes": [dict(g.provenance.get("recipe", {})) for g in genomes]}
     source = genomes[0].provenance.get("source", {})
     if len(genomes) > 1:

@@ -1,22 +1,36 @@
 """Recipes: checkpoint -> genome. The singular values are used to choose directions, then discarded."""
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
 from ontogeny.errors import InputError
 from ontogeny.genome.checkpoint import Checkpoint
 from ontogeny.genome.genome import Gene, Genome, Mask, Subspace
-from ontogeny.genome.linalg import Decomposition, Select, canonical_basis, leading_subspaces, singular_values
+from ontogeny.genome.linalg import (
+    Certificate,
+    Decomposition,
+    Select,
+    canonical_basis,
+    leading_subspaces,
+    singular_values,
+)
 from ontogeny.genome.sites import Site
 from ontogeny.genome.spectrum import rank_for_energy
 
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
+
+PARALLEL = 2**22  # entries; matrices up to here are decomposed one a core, larger ones with all cores on each
 
 
 @dataclass(frozen=True)
@@ -96,7 +110,8 @@ def extract(
     device: str = "cpu",
     progress: Progress = lambda items, total: items,
 ) -> Genome:
-    """Read a genome, one matrix in memory at a time; ``device`` is where matrices are decomposed.
+    """Read a genome; ``device`` is where matrices are decomposed. In memory at a time: one matrix a core, or one
+    where matrices have more than ``PARALLEL`` entries. Cores are counted by ``torch.get_num_threads()``.
 
     Every subspace comes with a certificate in ``provenance["certificates"]``, also where it failed.
     Raises InputError for a rank that a site can't have, CheckpointError for weights that can't be read.
@@ -107,22 +122,55 @@ def extract(
                 rank_of(recipe.rank, min(site.shape))
             except InputError as error:
                 raise InputError(f"site {site.name} {site.shape}: {error}") from None
-    weights = progress(_weights(checkpoint, recipe.fold_norms), len(checkpoint.sites))
-    genes: dict[Site, Gene]
+    weights, count = _weights(checkpoint, recipe.fold_norms), len(checkpoint.sites)
+    genes: dict[Site, Gene] = {}
     certificates: dict[str, Any] = {}
     if recipe.density is not None:
-        genes = dict(_masks(weights, share_of(recipe.density, "density"), recipe.scope))
+        genes |= _masks(progress(weights, count), share_of(recipe.density, "density"), recipe.scope)
     else:
-        genes = {}
-        for site, W in weights:
-            found = _decompose(site, W.to(device), recipe)
-            certificates[site.name] = found.certificate.to_json()
-            bases = (found.U, found.V)
-            if recipe.basis == "canonical":
-                bases = (canonical_basis(found.U), canonical_basis(found.V))
-            genes[site] = Subspace(*(Q.to(dtype) for Q in bases))
+        small = all(site.shape[0] * site.shape[1] <= PARALLEL for site in checkpoint.sites)
+        workers = torch.get_num_threads() if small and device == "cpu" else 1
+        read = partial(_bases, recipe=recipe, device=device)
+        for site, bases, certificate in progress(_ahead(read, weights, workers), count):
+            genes[site] = Subspace(*(Q.to(dtype) for Q in bases))  # here: what stays would fragment a worker's heap
+            certificates[site.name] = certificate.to_json()
     recipe_json = {key: value for key, value in asdict(recipe).items() if value is not None}
     return Genome(genes, {"recipe": recipe_json, "source": checkpoint.source(), "certificates": certificates})
+
+
+def _bases(weight: tuple[Site, Tensor], recipe: Recipe, device: str) -> tuple[Site, tuple[Tensor, Tensor], Certificate]:
+    site, W = weight
+    found = _decompose(site, W.to(device), recipe)
+    bases = (found.U, found.V)
+    if recipe.basis == "canonical":
+        bases = (canonical_basis(found.U), canonical_basis(found.V))
+    return site, bases, found.certificate
+
+
+def _ahead(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:
+    """``map(function, items)`` on this many threads, each without threads of its own; in order."""
+    if workers == 1:
+        yield from map(function, items)
+        return
+    pending: deque[Future[Any]] = deque()
+    with one_thread_each(), ThreadPoolExecutor(workers) as pool:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1, "blas"):
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _decompose(site: Site, W: Tensor, recipe: Recipe) -> Decomposition:

@@ -23,7 +23,7 @@ from ontogeny.genome.sites import Site, in_order, make_site
 FORMAT = 1
 FLOATS = ("F32", "F64", "F16", "BF16")
 MAX_HEADER = 1_500_000  # bytes, about 3000 sites; JSON takes up to 25 times its length in memory
-BLOCK = 2**16  # entries of a basis that are converted to float64 at a time
+BLOCK = 2**20  # entries of a basis that are converted to float64 at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,11 +209,11 @@ def _orthonormality(Q: Float[Tensor, "d k"]) -> float:
     """The largest entry of |QᵀQ − I| in float64, a few columns at a time: a copy of all would be twice the genome."""
     errors = []
     blocks = Q.split(max(1, BLOCK // len(Q)), dim=1)
-    for i, A in enumerate(blocks):
-        A = A.double()
-        errors.append((A.T @ A - torch.eye(A.shape[1], dtype=A.dtype)).abs().max())
-        errors += [(A.T @ B.double()).abs().max() for B in blocks[:i]]
-    return float(torch.stack(errors).max())
+    for i, block in enumerate(blocks):
+        A = block.double()
+        errors.append(float((A.T @ A - torch.eye(A.shape[1], dtype=A.dtype)).abs().max()))
+        errors += [float((A.T @ other.double()).abs().max()) for other in blocks[:i]]
+    return float(np.max(errors))  # NaN stays NaN
 
 
 def _read_mask(path: Path, file: Any, site: Site, entry: Mapping[str, Any]) -> Mask:

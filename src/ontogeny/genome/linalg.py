@@ -1,12 +1,16 @@
 """Leading singular subspaces with a certificate; Haar bases; bases that depend on the span alone."""
 
+import ctypes
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 import scipy.linalg
 import torch
 from jaxtyping import Float
+from scipy.linalg import cython_lapack
 from torch import Tensor
 
 from ontogeny.errors import InputError
@@ -80,11 +84,16 @@ def leading_subspaces(W: Float[Tensor, "d_out d_in"], rank: int, select: Select 
     short = min(W.shape)
     if not 1 <= rank <= short:
         raise InputError(f"rank {rank} is not possible for a {W.shape[0]}×{W.shape[1]} matrix: give 1 to {short}")
-    if not bool(torch.isfinite(W).all()):
+    if not is_finite(W):
         raise InputError("the matrix has NaN or infinite entries: the checkpoint is damaged")
     start, stop = window(short, rank, select)
     result = _by_gram(W, start, stop)
     return result if result.certificate.passed else _by_svd(W, start, stop)
+
+
+def is_finite(W: Tensor) -> bool:
+    """True when no entry is NaN or infinite: both show in the extremes, found in one pass without a copy."""
+    return W.numel() == 0 or all(bool(extreme.isfinite()) for extreme in W.aminmax())
 
 
 def _wide(W: Tensor) -> Array:
@@ -97,8 +106,7 @@ def _by_gram(W: Tensor, start: int, stop: int) -> Decomposition:
     low, high = max(start - 1, 0), min(stop + 1, short)  # one neighbour on each side, for the gaps
     if W.device.type == "cpu":
         A = _wide(W)
-        bounds = [short - high, short - low - 1]
-        values, vectors = scipy.linalg.eigh(A @ A.T, subset_by_index=bounds, driver="evr", check_finite=False)
+        values, vectors = _eigenpairs(A @ A.T, short - high, short - low)
         values, vectors = values[::-1], vectors[:, ::-1]
     else:
         D = (W if W.shape[0] <= W.shape[1] else W.T).double()
@@ -108,16 +116,44 @@ def _by_gram(W: Tensor, start: int, stop: int) -> Decomposition:
         vectors = all_vectors.flip(1)[:, low:high].cpu().numpy()
     sigma = np.sqrt(np.clip(values, 0, None))
     left = np.ascontiguousarray(vectors[:, start - low : stop - low])
-    right, S, rotation = scipy.linalg.svd(A.T @ left, full_matrices=False, check_finite=False)
+    right, S, rotation = np.linalg.svd(A.T @ left, full_matrices=False)
     left = left @ rotation.T
     above = sigma[0] if low < start else None
     below = sigma[-1] if high > stop else None
     return _certified(W, A, left, S, right, above, below, "gram")
 
 
+def _eigenpairs(G: Array, low: int, high: int) -> tuple[Array, Array]:
+    """Eigenvalues [low, high), ascending, and their eigenvectors as columns, of a symmetric matrix (overwritten).
+
+    LAPACK's ``dsyevr`` as ``scipy.linalg.eigh`` calls it, except that other threads run meanwhile.
+    """
+    n, count = len(G), high - low
+    values, vectors, support = np.empty(n), np.empty((count, n)), np.empty(2 * count, np.int32)
+    work, integers = np.empty(64 * n + 2**13), np.empty(10 * n, np.int32)  # 26 n at least; the rest is for blocks
+    numbers = np.array([n, low + 1, high, len(work), len(integers), 0, 0], np.int32)
+    size, first, last, work_size, integers_size, found, info = np.split(numbers, 7)
+    zero = np.zeros(1)
+    arguments = [b"V", b"I", b"L", size, G, size, zero, zero, first, last, zero, found, values, vectors, size]
+    arguments += [support, work, work_size, integers, integers_size, info]
+    _dsyevr()(*(a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments))
+    if info[0]:
+        raise np.linalg.LinAlgError(f"LAPACK's dsyevr failed (info {info[0]})")
+    return values[:count], vectors.T
+
+
+@cache
+def _dsyevr() -> Callable[..., None]:
+    """The routine in SciPy's own LAPACK, which SciPy publishes for callers in C; it takes 21 pointers."""
+    capsule = ctypes.py_object(cython_lapack.__pyx_capi__["dsyevr"])
+    name, pointer = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
+    name.restype, pointer.restype = ctypes.c_char_p, ctypes.c_void_p
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 21)(pointer(capsule, ctypes.c_char_p(name(capsule))))
+
+
 def _by_svd(W: Tensor, start: int, stop: int) -> Decomposition:
     A = _wide(W)
-    left, sigma, right = scipy.linalg.svd(A, full_matrices=False, check_finite=False)
+    left, sigma, right = np.linalg.svd(A, full_matrices=False)
     above = sigma[start - 1] if start > 0 else None
     below = sigma[stop] if stop < len(sigma) else None
     return _certified(W, A, left[:, start:stop], sigma[start:stop], right[start:stop].T, above, below, "svd")

@@ -92,6 +92,8 @@ def audit_donor(donor: str, setting: Setting, lab: Lab) -> dict[str, Any]:
             path = lab.donors[donor]
             model = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, trust_remote_code=False)
             loss = evaluation_loss(model.float(), scoring_windows(setting, run_tokens(setting, lab), "test"))
+            if not math.isfinite(loss):
+                raise InputError(f"donor {path}: its loss on this text is {loss}; the checkpoint is damaged")
             write_json(directory / "result.json", _record(donor, loss, setting, lab) | {"folder": directory.name})
     return read_json(directory / "result.json")
 
@@ -113,6 +115,9 @@ def given_donor(source: str) -> tuple[str, Path, Checkpoint]:
     checkpoint = open_checkpoint(source)
     if checkpoint.config["model_type"] == "vit":
         raise InputError(f"{source}: a vision model can't be trained on text; give a language model's checkpoint")
+    checkpoint.embeddings()
+    for _ in checkpoint.weights():
+        pass  # read once, so that damaged weights are found before any training
     return digest(checkpoint.source()["files"])[:16], checkpoint.directory, checkpoint
 
 

@@ -47,7 +47,7 @@ class ArmSummary:
     curve: tuple[tuple[int, float, float, float], ...]
     trainable_parameters: int | None
     parameters: int | None
-    flops: float | None
+    flops: int | None
     seconds: float | None
     frames: Mapping[str, float]
 
@@ -182,7 +182,9 @@ def _judge(experiment: Experiment, contrast: Contrast, arms: Mapping[tuple[str, 
     pairs = zip(control.losses, treatment.losses, strict=False)
     differences = tuple(a - b for a, b in pairs if a is not None and b is not None)
     if not differences:
-        return ContrastSummary(contrast, (), None, Verdict("not run"), "not run", None, None)
+        begun = control.step0 is not None and treatment.step0 is not None
+        verdict = Verdict("undecided", "diverged or missing runs") if begun else Verdict("not run")
+        return ContrastSummary(contrast, (), None, verdict, verdict.word, None, None)
     primary = sum(c.primary for c in experiment.contrasts if c.embeddings == contrast.embeddings)
     interval = paired_interval(differences, simultaneous_level(primary) if contrast.primary else 0.95)
     second = _tuning_gap(control, treatment, control.second, treatment.second)

@@ -1,14 +1,16 @@
 """Overlaps of two donors' subspaces, measured once and stored as a result (E7)."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ontogeny.canonical import digest
-from ontogeny.genome.compare import Align, SubspaceComparison, compare
+from ontogeny.genome.alignment import Alignment
+from ontogeny.genome.compare import SubspaceComparison, compare
 from ontogeny.genome.extract import Recipe
 from ontogeny.lab.run import Lab, cached_genome
 from ontogeny.lab.store import claim, read_json, write_json
 
+Align = Literal["none"] | Alignment
 ALIGNMENTS: tuple[Align, ...] = ("none", "permute", "orthogonal")
 
 

@@ -38,7 +38,10 @@ def find_experiment(name: str) -> Declare:
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[path.stem] = module
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # whatever the user's own code raises
+            raise InputError(f"{name}: can't be loaded, {type(error).__name__}: {error}") from error
         if not hasattr(module, "declare"):
             raise InputError(f"{name}: no function 'declare' in it; docs/how-to-add-an-experiment.md shows one")
         declare: Declare = module.declare
@@ -65,6 +68,8 @@ def prepare(
     """
     declare = find_experiment(name)
     given = _given(donors)
+    for short in {min(site.shape) for *_, donor in given for site in donor.sites} or {min(scale.width, scale.ffn)}:
+        rank_of(scale.rank, short)
     corpus = read_corpus(tuple(text) or (scale.text,), max_characters=_characters(scale))
     tokenizer = load_tokenizer(given[0][1]) if given else train_tokenizer(corpus, scale.vocabulary)
     tokens = tokenise(corpus, tokenizer, end_token(tokenizer, given[0][1] if given else None), store.root / "tokens")
@@ -79,9 +84,6 @@ def prepare(
         _check_text(Batches(tokens.train, scale.length, scale.batch, 0), arm_or_donor, steps, epochs)
     for part in (tokens.tune, tokens.test):
         evaluation_windows(part, scale.length, scale.windows)
-    for _, _, checkpoint in given:
-        for site in checkpoint.sites:
-            rank_of(scale.rank, min(site.shape))
     paths = {one[0]: one[1] for one in given} or {recipe.id: store.root / "donors" / recipe.id for recipe in recipes}
     for recipe in recipes:
         paths[recipe.id].mkdir(parents=True, exist_ok=True)
@@ -130,6 +132,10 @@ def _given(donors: Sequence[str]) -> list[tuple[str, Path, Checkpoint]]:
     given = [given_donor(source) for source in donors]
     if len({identity for identity, _, _ in given}) < len(given):
         raise InputError("--donor: the same weights were given twice; donors must differ")
+    for _, _, donor in given[1:]:
+        first = given[0][2]
+        if donor.sites != first.sites or donor.config.get("vocab_size") != first.config.get("vocab_size"):
+            raise InputError(f"--donor {donor.name}: not of {first.name}'s shape and vocabulary; donors must share both")
     return given
 
 

@@ -1,11 +1,11 @@
 """The presets: one shape of every experiment for each scale. Every value can be ``--set``."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 from ontogeny.errors import InputError
-from ontogeny.genome.extract import rank_of
 from ontogeny.lab.experiment import Rates
 
 DONOR_RATES = Rates(body=3e-3, rest=3e-2)  # the best dense rates of our first looks
@@ -100,9 +100,18 @@ def apply_settings(preset: Scale, settings: Sequence[str]) -> Scale:
         if not sign or key not in known:
             raise InputError(f"--set {entry!r}: expected KEY=VALUE with one of {', '.join(known)}")
         preset = replace(preset, **{key: _parse(key, text, hints[key])})
-    rank_of(preset.rank, min(preset.width, preset.ffn))
+    if preset.width % (2 * preset.heads):
+        raise InputError(f"width {preset.width}: expected a multiple of twice the {preset.heads} heads; --set either")
     last = tuple(step for step in preset.evaluate_at if step < preset.steps)
     return replace(preset, evaluate_at=(*last, preset.steps))
+
+
+EXPECTED: dict[Any, str] = {
+    bool: "on or off",
+    int: "a positive whole number",
+    tuple[int, ...]: "steps, e.g. 25,50,100",
+    Rates: "two positive numbers, BODY,REST",
+}
 
 
 def _parse(key: str, text: str, kind: Any) -> Any:
@@ -110,18 +119,23 @@ def _parse(key: str, text: str, kind: Any) -> Any:
         if kind is bool:
             return {"on": True, "true": True, "off": False, "false": False}[text.lower()]
         if kind is int:
-            number = int(text)
-            if number < 1:
-                raise ValueError(text)
-            return number
+            return _positive(int(text))
         if kind == tuple[int, ...]:
-            return tuple(sorted(int(part) for part in text.split(",")))
+            return tuple(sorted(_positive(int(part)) for part in text.split(",")))
         if kind is Rates:
-            body, rest = (float(part) for part in text.split(","))
+            body, rest = (_positive(float(part)) for part in text.split(","))
             return Rates(body, rest)
         if key == "precision" and text not in ("fp32", "bf16"):
             raise ValueError(text)
         return text
     except (ValueError, KeyError):
-        expected = {bool: "on or off", int: "a positive whole number", Rates: "BODY,REST"}.get(kind, "fp32 or bf16")
-        raise InputError(f"--set {key}={text}: expected {expected}") from None
+        raise InputError(f"--set {key}={text}: expected {EXPECTED.get(kind, 'fp32 or bf16')}") from None
+
+
+Number = TypeVar("Number", int, float)
+
+
+def _positive(number: Number) -> Number:
+    if not 0 < number < math.inf:
+        raise ValueError(number)
+    return number

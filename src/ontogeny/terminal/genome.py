@@ -16,7 +16,7 @@ from ontogeny.genome.genome import Genome, Subspace, load, save
 from ontogeny.genome.linalg import singular_values
 from ontogeny.genome.spectrum import rank_profile
 from ontogeny.genome.topology import topology
-from ontogeny.terminal.output import console, number, print_json, signed, table
+from ontogeny.terminal.output import check_writable, console, number, print_json, signed, table
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
 MASK_DENSITY = "10%"  # of the magnitude mask that inspect describes
@@ -47,7 +47,7 @@ def extract_genome(
     choose(options["basis"], ("canonical", "singular"), "--basis")
     if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
         raise InputError(f"--device {device}: not on this machine; expected cpu" + ", cuda" * torch.cuda.is_available())
-    _check_writable(out)
+    check_writable(out)
     recipe = Recipe(**options)
     checkpoint = open_checkpoint(source, revision=revision, pattern=pattern)
     shown = console()
@@ -65,14 +65,9 @@ def extract_genome(
         shown.print(f"[yellow]{name}: {certificates[name]['reason']}")
 
 
-def _check_writable(out: Path) -> None:
-    if not out.absolute().parent.is_dir():
-        raise InputError(f"--out {out}: no folder {out.absolute().parent}; make it first")
-
-
 def apply_control(name: str, files: Sequence[Path], seed: int, out: Path) -> None:
     """Write a control genome."""
-    _check_writable(out)
+    check_writable(out)
     genome = transform(name, [load(file) for file in files], seed=seed)
     save(genome, out)
     console().print(f"{out}: {name}, seed {seed}, {len(genome.genes)} sites", highlight=False)
@@ -88,7 +83,7 @@ def list_controls() -> None:
 
 def inspect_path(path: str, *, as_json: bool) -> None:
     """A genome file's contents, or a checkpoint's spectra and magnitude masks."""
-    if Path(path).is_file() and Path(path).suffix == ".safetensors":
+    if Path(path).is_file():
         _inspect_genome(load(Path(path)), path, as_json=as_json)
     else:
         _inspect_checkpoint(open_checkpoint(path), as_json=as_json)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -16,7 +17,7 @@ from ontogeny.lab.experiment import Experiment, Rates, from_json
 from ontogeny.lab.scales import SCALES, Scale, scale
 from ontogeny.lab.store import Store, claimed, open_store, write_json
 from ontogeny.terminal.genome import choose
-from ontogeny.terminal.output import console, count, duration, number, print_json, signed, table
+from ontogeny.terminal.output import check_writable, console, count, duration, number, print_json, signed, table
 
 
 def run_experiment(
@@ -214,8 +215,7 @@ def write_report(root: Path, out: Path) -> None:
     """Write the page and say where it is."""
     from ontogeny.lab import report
 
-    if not out.absolute().parent.is_dir():
-        raise InputError(f"--out {out}: no folder {out.absolute().parent}; make it first")
+    check_writable(out)
     report.write_report(_existing(root), out)
     console().print(f"report: {out.absolute()}", highlight=False, soft_wrap=True)
 
@@ -251,6 +251,7 @@ def show_claims(root: Path | None, by: str, *, as_json: bool) -> None:
 def export_store(root: Path, out: Path) -> None:
     """Every declaration and result as one JSON object a line."""
     store = _existing(root)
+    check_writable(out)
     lines: list[Mapping[str, Any]] = [
         {"kind": "declaration", "file": p.name, "value": v} for p, v in store.experiments()
     ]
@@ -259,29 +260,52 @@ def export_store(root: Path, out: Path) -> None:
     console().print(f"{out}: {len(lines)} lines", highlight=False)
 
 
+# What a line of each kind must hold to be of use.
+NEEDED = {
+    "declaration": ("file", "value"),
+    "donor": ("id", "loss", "references", "passed_gate"),
+    "arm": ("id", "replicate", "final", "losses", "step0_loss", "references", "seconds"),
+    "overlap": ("id", "first", "second", "rows"),
+}
+
+
 def import_store(file: Path, root: Path) -> None:
-    """Put exported lines where they belong; what is there already stays."""
+    """Put exported lines where they belong; what is there already stays. Nothing is written if a line is wrong."""
     if not file.is_file():
         raise InputError(f"{file}: no such file; expected one that ontogeny store export wrote")
-    store = open_store(root)
-    for index, line in enumerate(file.read_text().splitlines(), start=1):
+    found: dict[Path, Mapping[str, Any]] = {}
+    for index, line in enumerate(file.read_bytes().splitlines(), start=1):
         try:
             value = json.loads(line)
-            path = store.root / _place(value)
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{file}, line {index}: not an exported result ({error})") from None
-        if not path.exists():
-            write_json(path, value["value"] if value["kind"] == "declaration" else value)
-    console().print(f"{root}: {index} lines", highlight=False)
+            canonical_json(value)  # refuses the numbers that JSON hasn't
+            found[_place(value)] = value["value"] if value["kind"] == "declaration" else value
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else error
+            raise InputError(f"{file}, line {index}: not what ontogeny store export writes ({reason})") from None
+    if not found:
+        raise InputError(f"{file}: empty; expected one that ontogeny store export wrote")
+    store = open_store(root)
+    for path, value in found.items():
+        if not (store.root / path).exists():
+            write_json(store.root / path, value)
+    console().print(f"{root}: {len(found)} lines", highlight=False)
 
 
 def _place(value: Mapping[str, Any]) -> Path:
-    parts = {
-        "declaration": lambda: ("experiments", value["file"]),
-        "donor": lambda: ("donors", value.get("folder", value["id"]), "result.json"),
-        "arm": lambda: ("runs", value["id"], f"replicate-{int(value['replicate'])}", "result.json"),
-        "overlap": lambda: ("runs", value["id"], "replicate-0", "result.json"),
-    }[value["kind"]]()
-    if any("/" in part or part in ("", ".", "..") for part in parts):
-        raise ValueError(f"a name that leaves the store: {parts}")
-    return Path(*parts)
+    """Where in a store a line belongs; KeyError, TypeError or ValueError for a line that isn't whole."""
+    kind = value["kind"]
+    for key in NEEDED[kind]:
+        value[key]
+    if kind == "declaration":
+        from_json(value["value"])
+        parts = "experiments", value["file"]
+    elif kind == "donor":
+        parts = "donors", value.get("folder", value["id"])
+    else:
+        parts = "runs", value["id"]
+    if not re.fullmatch(r"\w[\w .-]{0,200}", parts[1]):
+        raise ValueError(f"a name that can't be a file's: {parts[1]}")
+    if kind == "declaration":
+        return Path(*parts)
+    replicate = (f"replicate-{int(value.get('replicate', 0))}",) if parts[0] == "runs" else ()
+    return Path(*parts, *replicate, "result.json")

@@ -1,11 +1,15 @@
 """How tables and JSON reach the terminal."""
 
 import json
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from ontogeny.errors import InputError
 
 WIDE = 160  # columns where the output is piped: tables are not folded for a terminal that isn't there
 
@@ -25,6 +29,19 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for row in rows:
         shown.add_row(*row)
     return shown
+
+
+def check_writable(out: Path) -> None:
+    """Raise InputError, before any work, for a path that no file can be written to."""
+    folder = out.absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"--out {out}: no folder {folder}; make it first")
+    if out.is_dir():
+        raise InputError(f"--out {out}: a folder; give the name of a file")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(f"--out {out}: can't be written ({error.strerror}); give a folder of your own") from None
 
 
 def print_json(value: Any) -> None:

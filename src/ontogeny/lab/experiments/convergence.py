@@ -211,8 +211,10 @@ def mean_overlap(pairs: list[dict[str, Any]], donors: tuple[str, ...]) -> Interv
 
 
 def findings(assessment: Assessment, store: Store) -> dict[str, dict[str, str]]:
-    """Claim id -> measured, scale, verdict and why, for the claims this experiment answers."""
+    """Claim id -> measured, scale, verdict and why, for the claims this experiment answers; none for another one."""
     experiment = assessment.experiment
+    if experiment.name != "convergence":
+        return {}
     contrasts = {c.contrast.name: c for c in assessment.contrasts}
     gap, dense = contrasts["random − donor (fresh)"], contrasts["dense − donor (fresh)"]
     answers = {
@@ -322,8 +324,9 @@ def headlines(assessment: Assessment) -> list[str]:
     """The first lines of a report: the donor's own standing, who passed the bigram, then one line a control."""
     lines = []
     references = assessment.references
-    for donor, record in zip(assessment.donors, assessment.experiment.donor_records, strict=False):
-        name = record.get("name", f"donor {record.get('index', '')}")
+    given = {record["id"]: record["name"] for record in assessment.experiment.donor_records if "id" in record}
+    for donor in assessment.donors:
+        name = given.get(donor["id"], f"donor {donor.get('index', '')}")
         bigram = donor["references"]["bigram"]
         relation = "below" if donor["loss"] < bigram else "above"
         mark = (

@@ -24,7 +24,7 @@ from ontogeny.lab.statistics import DELTA, Attribution, Interval
 Figure = Any  # matplotlib.figure.Figure: matplotlib is imported only where something is drawn
 P = ParamSpec("P")
 
-WIDTH = 5.4  # inches: fits a phone's width and half a desktop's without shrinking the text much
+WIDTH = 5.0  # inches: fits a phone's width and half a desktop's without shrinking the text much
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -49,7 +49,7 @@ ARMS = {
     "coherent": ("#CC79A7", "D"),
     "dense": ("#000000", "v"),
 }
-OTHER_ARMS = (("#E69F00", "P"), ("#56B4E9", "X"), ("#7F7F7F", "*"))
+OTHER_ARMS = (("#E69F00", "P"), ("#56B4E9", "X"))
 GREY = "#595959"
 FACTORS = {"layers": "layer identity", "frame": "frame", "internal": "internal sides"}
 ROLES = ("attention.query", "attention.key", "attention.value", "attention.output", "mlp.gate", "mlp.up", "mlp.down")
@@ -87,6 +87,7 @@ def render(figure: Figure, name: str, alt: str, caption: str) -> Drawing:
     text, image = StringIO(), BytesIO()
     with mpl.rc_context(STYLE):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Title": alt})
+        figure.set_layout_engine("none")  # laid out once: the same in both, and half the time
         figure.savefig(image, format="png", dpi=200, metadata={"Software": None, "Description": alt})
     svg = text.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
@@ -97,9 +98,10 @@ def render(figure: Figure, name: str, alt: str, caption: str) -> Drawing:
 
 
 def arm_style(name: str, experiment: Experiment) -> tuple[str, str]:
-    """Colour and marker of an arm: the battery's own, or by the order of declaration."""
-    others = [arm.name for arm in experiment.arms if arm.name not in ARMS]
-    return ARMS.get(name) or OTHER_ARMS[others.index(name) % len(OTHER_ARMS)]
+    """Colour and marker of an arm: the battery's own; another colour for others in primary contrasts; else grey."""
+    primary = [arm for c in experiment.contrasts if c.primary for arm in (c.control, c.treatment)]
+    others = list(dict.fromkeys(arm for arm in primary if arm not in ARMS))
+    return ARMS.get(name) or dict(zip(others, OTHER_ARMS, strict=False)).get(name, (GREY, "."))
 
 
 def primary_arms(assessment: Assessment, mode: str) -> list[ArmSummary]:
@@ -142,7 +144,7 @@ def _canvas(title: str, subtitle: str, height: float, width: float = WIDTH, colu
 
     figure = MatplotlibFigure(figsize=(width, height), layout="constrained")
     figure.suptitle(f"{title}\n{subtitle}", x=0.01, ha="left", fontsize=9.5, linespacing=1.4)
-    return figure, figure.subplots(1, columns)
+    return figure, figure.subplots(1, columns, sharey=True)
 
 
 @styled
@@ -163,13 +165,7 @@ def loss_curves(assessment: Assessment, mode: str) -> Figure:
         if np.isfinite(low).all():
             axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
         ends.append((steps[-1], mean[-1], f"{arm.arm} {mean[-1]:.3f}", colour))
-    for name in ("unigram", "bigram"):
-        if name in assessment.references:
-            loss = assessment.references[name]
-            axes.axhline(loss, color=GREY, linestyle="--" if name == "bigram" else ":", linewidth=1)
-            axes.annotate(
-                f"{name} {loss:.3f}", (0, loss), (3, 2), ("axes fraction", "data"), "offset points", color=GREY
-            )
+    _references(axes, assessment.references)
     axes.set_xscale("log")
     axes.set_xticks(experiment.setting.evaluate_at, [str(step) for step in experiment.setting.evaluate_at])
     axes.minorticks_off()
@@ -178,16 +174,32 @@ def loss_curves(assessment: Assessment, mode: str) -> Figure:
     return figure
 
 
+def _references(axes: Any, references: Mapping[str, float]) -> None:
+    """The bigram's loss, and the unigram's where the curves reach it: above them all it is named, not drawn."""
+    top = axes.get_ylim()[1]
+    for name, style in (("bigram", "--"), ("unigram", ":")):
+        loss = references.get(name)
+        if loss is not None and (name == "bigram" or loss <= top):
+            axes.axhline(loss, color=GREY, linestyle=style, linewidth=1)
+            place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "color": GREY}
+            axes.annotate(f"{name} {loss:.3f}", (0, loss), (3, 2), **place)
+        elif loss is not None:
+            axes.annotate(f"{name} {loss:.3f} ↑", (0.99, 0.97), xycoords="axes fraction", color=GREY, ha="right")
+
+
 def _label_ends(axes: Any, ends: Sequence[tuple[float, float, str, str]]) -> None:
     """Labels at the lines' ends, moved apart where they would overlap."""
     low, high = axes.get_ylim()
-    gap, placed = 0.062 * (high - low), -math.inf
-    for x, y, text, colour in sorted(ends, key=lambda end: end[1]):
-        placed = max(y, placed + gap)
+    gap, places = 0.062 * (high - low), [-math.inf]
+    ends = sorted(ends, key=lambda end: end[1])
+    for _, y, _, _ in ends:
+        places.append(max(y, places[-1] + gap))
+    shift = float(np.mean([place - end[1] for place, end in zip(places[1:], ends, strict=True)])) if ends else 0.0
+    for place, (x, y, text, colour) in zip(places[1:], ends, strict=True):
         axes.annotate(
             text,
             (x, y),
-            (1.03, placed),
+            (1.03, place - shift),
             textcoords=axes.get_yaxis_transform(),
             color=colour,
             va="center",
@@ -207,7 +219,11 @@ def forest(assessment: Assessment, mode: str, published: Mapping[str, Sequence[f
     published = published or {}
     line = setting_line(assessment.experiment, f"embeddings {mode}")
     figure, axes = _canvas("Gaps: measured" + (" beside published" if published else ""), line, 1.5 + 0.29 * len(rows))
-    values = [0.0, *(gap for gaps in published.values() for gap in gaps), *(c.interval.mean for c in rows if c.interval)]
+    values = [
+        0.0,
+        *(gap for gaps in published.values() for gap in gaps),
+        *(c.interval.mean for c in rows if c.interval),
+    ]
     reach = 1.5 * max(0.1, *map(abs, values))
     ends = [end for c in rows if c.interval for end in (c.interval.low, c.interval.high) if abs(end) < reach]
     limits = min(values + ends) - 0.06 * reach, max(values + ends) + 0.06 * reach
@@ -220,6 +236,7 @@ def forest(assessment: Assessment, mode: str, published: Mapping[str, Sequence[f
         axes.plot([np.mean(gaps)] if gaps else [], [y - 0.3] if gaps else [], "D", mfc="white", mec="black", ms=5)
     axes.set_yticks(range(len(rows)), [f"{c.contrast.control} − {c.contrast.treatment}" for c in rows])
     axes.set(xlim=limits, ylim=(len(rows) - 0.4, -0.7), xlabel="gap (nats a token); right of 0 favours the second arm")
+    axes.locator_params(axis="x", nbins=6)
     axes.grid(axis="y", visible=False)
     _forest_legend(figure, bool(published))
     return figure
@@ -230,7 +247,7 @@ def _forest_row(axes: Any, y: int, row: ContrastSummary, colour: str, limits: tu
     text = "missing" if interval is None else row.verdict.word if row.contrast.primary else f"({row.word})"
     if row.contrast.check:
         text = "check"
-    axes.annotate(text, (1.02, y), xycoords=axes.get_yaxis_transform(), va="center", annotation_clip=False)
+    axes.annotate(text, (1.04, y), xycoords=axes.get_yaxis_transform(), va="center", annotation_clip=False)
     if interval is None:
         return
     filled = row.contrast.primary
@@ -254,7 +271,9 @@ def _forest_legend(figure: Figure, published: bool) -> None:
         Patch(color="#dfe8ee", label=f"±{DELTA} nats"),
     ]
     if published:
-        marks.append(Line2D([], [], color="black", marker="D", mfc="white", lw=0, label="published mean (| each donor)"))
+        marks.append(
+            Line2D([], [], color="black", marker="D", mfc="white", lw=0, label="published mean (| each donor)")
+        )
     figure.legend(handles=marks, loc="outside lower left", ncols=2, frameon=False)
 
 
@@ -272,16 +291,18 @@ def overlap_map(pairs: Sequence[Mapping[str, Any]], experiment: Experiment) -> F
     labels = sorted({key[:2] for key in cells}, key=lambda key: (order.get(key[0], len(ROLES)), key))
     layers = sorted({key[2] for key in cells})
     z = np.array([[np.mean(cells.get((*label, layer), [math.nan])) for layer in layers] for label in labels])
-    title = f"Overlap of donors' subspaces, {ALIGNMENTS[pairs[0]['align']]}: mean z over {_count(len(pairs), 'pair')}"
+    title = f"Donors' overlap, {ALIGNMENTS[pairs[0]['align']]}: mean z over {_count(len(pairs), 'pair')}"
     figure, axes = _canvas(title, setting_line(experiment), 1.3 + 0.26 * len(labels))
     bound = max(3.0, float(np.nanmax(np.abs(z))))
     image = axes.imshow(z, cmap="PuOr", vmin=-bound, vmax=bound, aspect="auto")
     if len(layers) <= 12:
         for (i, j), value in np.ndenumerate(z):
-            shade = "white" if abs(value) > 0.7 * bound else "black"
+            shade = "white" if abs(value) > 0.55 * bound else "black"
             axes.annotate(_signed(value, 1), (j, i), ha="center", va="center", color=shade, fontsize=8.5)
     axes.set_xticks(range(len(layers)), [str(layer) for layer in layers])
-    axes.set_yticks(range(len(labels)), [f"{role} · {'U (out)' if side == 'out' else 'V (in)'}" for role, side in labels])
+    axes.set_yticks(
+        range(len(labels)), [f"{role} · {'U (out)' if side == 'out' else 'V (in)'}" for role, side in labels]
+    )
     axes.set(xlabel="layer")
     axes.grid(visible=False)
     figure.colorbar(image, ax=axes, label="z (standard deviations above chance)", pad=0.02)
@@ -296,7 +317,7 @@ def site_role(site: str) -> tuple[str, int]:
 
 @styled
 def rates(assessment: Assessment, mode: str) -> Figure:
-    """Tuning loss by each of the two rates, the other at its chosen value; chosen rates ringed, the grid's edges dotted."""
+    """Tuning loss by each rate, the other at its chosen value; chosen rates ringed, the grid's edges dotted."""
     experiment = assessment.experiment
     line = setting_line(experiment, f"embeddings {mode}")
     axis_names = ("body",) if mode == "frozen" else ("body", "rest")
@@ -371,4 +392,4 @@ def _count(number: int, what: str) -> str:
 
 
 def _signed(value: float, digits: int) -> str:
-    return "–" if math.isnan(value) else f"{value:+.{digits}f}".replace("-", "−")
+    return "–" if math.isnan(value) else f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
