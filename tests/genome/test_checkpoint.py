@@ -162,6 +162,11 @@ def _only_pickle(directory: Path) -> None:
     (directory / "pytorch_model.bin").write_bytes(b"\x80\x04.")
 
 
+def _directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 def _index(directory: Path, weight_map: Any) -> None:
     (directory / INDEX).write_text(json.dumps({"weight_map": weight_map}))
 
@@ -184,7 +189,7 @@ BREAK: dict[str, tuple[Callable[[Path], Any], str]] = {
     "empty file": (lambda d: (d / WEIGHTS).write_bytes(b""), "not a whole safetensors file"),
     "header of 2^63 bytes": (lambda d: (d / WEIGHTS).write_bytes(b"\xff" * 7 + b"\x7f{}"), "not a whole"),
     "not safetensors": (lambda d: (d / WEIGHTS).write_bytes(b"<html>" * 99), "not a whole safetensors file"),
-    "weights are a directory": (lambda d: ((d / WEIGHTS).unlink(), (d / WEIGHTS).mkdir()), "safetensors"),
+    "weights are a directory": (lambda d: _directory(d / WEIGHTS), "safetensors"),
     "NaN": (lambda d: _poison(d, float("nan")), "up_proj.weight has NaN"),
     "infinite": (lambda d: _poison(d, float("inf")), "up_proj.weight has NaN or infinite"),
     "codes": (lambda d: _replace(d, Q1, torch.ones(32, 32, dtype=torch.int8)), "stored as I8.*quantised"),
@@ -208,7 +213,7 @@ BREAK: dict[str, tuple[Callable[[Path], Any], str]] = {
     "configuration a list": (lambda d: (d / CONFIG).write_text("[]"), "expected a JSON object, found list"),
     "configuration binary": (lambda d: (d / CONFIG).write_bytes(b"\xff\xfe\x00"), "not JSON"),
     "configuration nested": (lambda d: (d / CONFIG).write_text("[" * 10**5), "not JSON"),
-    "configuration a directory": (lambda d: ((d / CONFIG).unlink(), (d / CONFIG).mkdir()), "config.json"),
+    "configuration a directory": (lambda d: _directory(d / CONFIG), "config.json"),
     "configuration with NaN": (lambda d: edit_config(d, rope_theta=float("nan")), "not JSON.*NaN"),
     "quantised": (lambda d: edit_config(d, quantization_config={"bits": 4}), "quantised"),
     "unknown architecture": (lambda d: edit_config(d, model_type="mamba"), "known are llama"),

@@ -70,8 +70,7 @@ def test_subspaces_of_a_real_checkpoint(stories: Checkpoint, select: Any, basis:
 
 def test_selections_are_disjoint(stories: Checkpoint) -> None:
     top, middle, bottom = (
-        subspaces(extract(stories, Recipe("10%", select=select)))
-        for select in ("top", "middle", "bottom")  # type: ignore[arg-type]
+        subspaces(extract(stories, Recipe("10%", select=select))) for select in ("top", "middle", "bottom")
     )
     for site in stories.sites:
         for A, B in ((top, middle), (top, bottom), (middle, bottom)):
@@ -241,7 +240,7 @@ def test_canonical_basis_forgets(change: str, tmp_path: Path) -> None:
         for i, (left, right) in enumerate(((U, V), (U2, V2))):
             path = tmp_path / f"{basis}{i}.safetensors"
             save_file({"w": (left * S @ right.T).contiguous()}, path)
-            genome = extract(open_checkpoint(path, pattern="w"), Recipe(k, basis=basis))  # type: ignore[arg-type]
+            genome = extract(open_checkpoint(path, pattern="w"), Recipe(k, basis=basis))
             found[basis, i] = next(iter(subspaces(genome).values()))
     for side in ("U", "V"):
         torch.testing.assert_close(

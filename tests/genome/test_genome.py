@@ -93,7 +93,7 @@ def test_bytes_do_not_depend_on_insertion_order(make: Callable[[], Genome], tmp_
 
     genome = make()
     save(genome, tmp_path / "a")
-    save(Genome(dict(reversed(genome.genes.items())), reverse(genome.provenance)), tmp_path / "b")
+    save(Genome(dict(reversed(list(genome.genes.items()))), reverse(genome.provenance)), tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -176,7 +176,7 @@ class Parts:
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, bytes]]:
+def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder, files = tmp_path_factory.mktemp("good"), {}
     for name, genome in {"subspace": subspaces(), "mask": masks()}.items():
         save(genome, folder / name)
@@ -184,7 +184,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, bytes]]
         assert Parts(files[name]).pack()[:8] != b""  # taken apart and put together it is still a genome
         (folder / name).write_bytes(Parts(files[name]).pack())
         assert len(load(folder / name).genes) == 3
-    yield files
+    return files
 
 
 def reads(path: Path, content: bytes) -> Genome | None:
@@ -193,7 +193,8 @@ def reads(path: Path, content: bytes) -> Genome | None:
     try:
         genome = load(path)
     except GenomeError as error:
-        assert str(path) in str(error)
+        if str(path) not in str(error):
+            raise
         return None
     for site, gene in genome.genes.items():
         if isinstance(gene, Subspace):
@@ -205,8 +206,8 @@ def reads(path: Path, content: bytes) -> Genome | None:
     return genome
 
 
-def site(p: Parts, **keys: Any) -> None:
-    p.inner["sites"][QUERY] |= keys
+def site(p: Parts, **keys: Any) -> Any:
+    p.inner["sites"][QUERY].update(keys)
 
 
 U, KEEP = f"{QUERY}.U", f"{QUERY}.keep"
@@ -232,7 +233,7 @@ LIES: dict[str, tuple[str, Callable[[Parts], Any], str]] = {
     "huge shape": ("subspace", lambda p: site(p, shape=[10**12, 10**12]), f"tensor {U}"),
     "huge shape on both sides": (
         "subspace",
-        lambda p: (site(p, shape=[10**18, 8]), p.outer[U].update(shape=[10**18, 3])),
+        lambda p: site(p, shape=[10**18, 8]) or p.outer[U].update(shape=[10**18, 3]),
         "not a whole genome file",
     ),
     "shape of words": ("subspace", lambda p: site(p, shape=["12", 8]), "two positive numbers"),
@@ -261,11 +262,6 @@ LIES: dict[str, tuple[str, Callable[[Parts], Any], str]] = {
     "more metadata": ("subspace", lambda p: p.outer["__metadata__"].update(values="0.1 0.2"), "metadata"),
     "header a list": ("subspace", lambda p: setattr(p, "inner", [p.inner]), "the header needs"),
     "header a word": ("subspace", lambda p: setattr(p, "inner", "format"), "the header needs"),
-    "header nested": (
-        "subspace",
-        lambda p: setattr(p, "inner", None) or p.outer.update(__metadata__={"ontogeny.": "[" * 10**5}),
-        "genome file",
-    ),
     "overlapping tensors": (
         "subspace",
         lambda p: p.outer[U].update(data_offsets=p.outer[f"{QUERY}.V"]["data_offsets"], shape=[8, 3]),

@@ -179,7 +179,7 @@ def attacks(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     for rank in RANKS:
         found[rank] = {}
         for basis in ("canonical", "singular"):
-            save(extract(bench.donor, Recipe(rank, basis=basis)), path)  # type: ignore[arg-type]
+            save(extract(bench.donor, Recipe(rank, basis=basis)), path)
             found[rank][basis] = [bench.attack(load(path))]
         haar = [transform("in-subspace", [load(path)], seed=seed) for seed in range(HAAR_SEEDS)]
         found[rank]["haar"] = [bench.attack(genome) for genome in haar]

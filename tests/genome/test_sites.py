@@ -1,12 +1,11 @@
 """Every site's matrix is what transformers' own forward multiplies by, captured while it runs."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny import D, FFN, GROUPED, HEADS, KV_HEADS, LAYERS, TINY, tiny_checkpoint, tiny_model
+from tiny import FFN, GROUPED, HEADS, KV_HEADS, LAYERS, TINY, D, tiny_checkpoint, tiny_model
 from torch import Tensor
 
 from ontogeny.errors import CheckpointError
@@ -90,8 +89,8 @@ def _inputs(name: str) -> tuple[Tensor, Tensor]:
 
 
 @pytest.fixture(params=list(TINY))
-def name(request: pytest.FixtureRequest) -> Iterator[str]:
-    yield request.param
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def test_every_architecture_has_a_tiny_model() -> None:
@@ -170,7 +169,7 @@ def test_places_are_found_in_a_model_in_memory(name: str) -> None:
 
 
 def test_residual_sides() -> None:
-    reads = {role for role in ("attention.query", "attention.key", "attention.value", "mlp.gate", "mlp.up")}
+    reads = {"attention.query", "attention.key", "attention.value", "mlp.gate", "mlp.up"}
     writes = {"attention.output", "mlp.down"}
     for role in reads | writes:
         site = make_site(f"layers.0.{role}", (4, 8))

@@ -73,13 +73,14 @@ def _map(genome: Genome, change: Callable[[Site, Side, Tensor], Tensor]) -> Gene
     changed: Genes = {}
     for site, gene in genome.genes.items():
         assert isinstance(gene, Subspace)
-        U, V = (change(site, side, Q).to(Q.dtype) for side, Q in (("U", gene.U), ("V", gene.V)))
-        changed[site] = Subspace(U, V)
+        U, V = change(site, "U", gene.U), change(site, "V", gene.V)
+        changed[site] = Subspace(U.to(gene.U.dtype), V.to(gene.V.dtype))
     return changed
 
 
 def _fresh(seed: int, site: Site, side: Side, Q: Tensor) -> Tensor:
-    return haar(*Q.shape, stream(seed, "random", site.name, side))
+    d, k = Q.shape
+    return haar(d, k, stream(seed, "random", site.name, side))
 
 
 def random(genomes: Sequence[Genome], seed: int) -> Genes:
@@ -121,9 +122,9 @@ def rotated(genomes: Sequence[Genome], seed: int) -> Genes:
 def _rotation(d: int, generator: torch.Generator, *, fix_ones: bool) -> Tensor:
     if not fix_ones:
         return haar(d, d, generator)
-    frame = torch.eye(d, dtype=torch.float64)
-    frame[:, 0] = 1
-    frame = torch.linalg.qr(frame).Q  # first column ±1/√d, the rest its complement
+    start = torch.eye(d, dtype=torch.float64)
+    start[:, 0] = 1
+    frame: Tensor = torch.linalg.qr(start).Q  # first column ±1/√d, the rest its complement
     inner = torch.eye(d, dtype=torch.float64)
     inner[1:, 1:] = haar(d - 1, d - 1, generator)
     return frame @ inner @ frame.T
@@ -257,10 +258,10 @@ CONTROLS: dict[str, Control] = {
         ("residual",),
     ),
     "chimera": Control(
-        chimera, "each layer's genes from a different donor", ("rank", "genes-of-some-donor"), ("coherence",), donors=2
+        chimera, "each layer's genes from a different donor", ("genes-of-some-donor",), ("coherence",), donors=2
     ),
     "layer-shuffled": Control(
-        layer_shuffled, "genes moved between layers, roles kept", ("rank", "genes-of-role"), ("residual", "internal")
+        layer_shuffled, "genes moved between layers, roles kept", ("genes-of-role",), ("residual", "internal")
     ),
     "residual-only": Control(
         _keep_sides(is_residual),

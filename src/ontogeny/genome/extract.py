@@ -164,6 +164,7 @@ def _ahead(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
+    """Inside, torch and BLAS use one thread in every thread that calls them."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -23,9 +23,9 @@ def topology(keep: Bool[Tensor, "m n"]) -> dict[str, float]:
     """Statistics of one mask; a ratio whose denominator is zero is 0.
 
     density: share of edges. {row,column}_degree_{mean,sd,max,cv}: cv = sd/mean. {row,column}_hub_share: share of edges
-    at the 1 % of rows (columns) with most of them, at least one. clustering: ``clustering``; clustering_chance: the
-    same for expected counts under ``degree_model`` (3 % above rewired masks at 96 × 160, 1 % at 576 × 1536). block_cv: sd/mean of the densities of 8 × 8 blocks;
-    block_cv_chance: what independent edges of this density give.
+    at the 1 % of rows (columns) with most of them, at least one. clustering: ``clustering``; clustering_chance: its
+    value for ``degree_model`` (3 % above the mean of rewired masks at 96 × 160, 1 % at 576 × 1536). block_cv: sd/mean
+    of the densities of 8 × 8 blocks; block_cv_chance: what independent edges of this density give.
     """
     density, block_cv, block_cv_chance = keep.double().mean().item(), *_block_variation(keep)
     return {

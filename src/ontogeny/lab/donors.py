@@ -41,6 +41,7 @@ class DonorRecipe:
     batch: int
     steps: int
     rates: Rates
+    windows: int
     index: int
     precision: str = "fp32"
 
@@ -84,7 +85,7 @@ def train_donor(recipe: DonorRecipe, setting: Setting, lab: Lab) -> dict[str, An
 
 def audit_donor(donor: str, setting: Setting, lab: Lab) -> dict[str, Any]:
     """Measure a given checkpoint's own loss on this text, beside the references; stored once."""
-    directory = lab.store.root / "donors" / f"{donor}-{setting.tokens[:8]}"
+    directory = lab.store.root / "donors" / audit_folder(donor, setting)
     with claim(directory):
         if not (directory / "result.json").exists():
             from transformers import AutoModelForCausalLM
@@ -96,6 +97,11 @@ def audit_donor(donor: str, setting: Setting, lab: Lab) -> dict[str, Any]:
                 raise InputError(f"donor {path}: its loss on this text is {loss}; the checkpoint is damaged")
             write_json(directory / "result.json", _record(donor, loss, setting, lab) | {"folder": directory.name})
     return read_json(directory / "result.json")
+
+
+def audit_folder(donor: str, setting: Setting) -> str:
+    """Where the store keeps a given checkpoint's audit: it depends on what it was measured on."""
+    return f"{donor}-{digest([setting.tokens, setting.length, setting.windows])[:8]}"
 
 
 def _record(donor: str, loss: float, setting: Setting, lab: Lab) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Estimate:
 def estimate(experiment: Experiment, scale: Scale, flops_per_second: float, *, trained_donors: bool) -> list[Estimate]:
     """Every kind of run that the experiment asks for; tuning runs are a guess, since the search decides."""
     with torch.device("meta"):
-        shapes = _shapes(experiment.setting.model)
+        shapes = _shapes(experiment.setting.model, experiment.setting.length)
     tokens = experiment.setting.batch * experiment.setting.length
     memory = shapes.parameters * BYTES_PER_PARAMETER + 4 * tokens * (
         shapes.layers * shapes.width * ACTIVATIONS_PER_LAYER + 3 * experiment.setting.model["vocab_size"]
@@ -81,7 +81,7 @@ class _Shapes:
         return total
 
 
-def _shapes(config: Mapping[str, Any]) -> _Shapes:
+def _shapes(config: Mapping[str, Any], length: int) -> _Shapes:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     plain = {key: value for key, value in config.items() if key not in ("auto_map", "dtype", "torch_dtype")}
@@ -90,7 +90,7 @@ def _shapes(config: Mapping[str, Any]) -> _Shapes:
         parameters=sum(p.numel() for p in model.parameters()),
         width=config.get("hidden_size") or config["n_embd"],
         layers=config.get("num_hidden_layers") or config["n_layer"],
-        dense=flops_per_token(model, SCALES["laptop"].length),
+        dense=flops_per_token(model, length),
         body=site_shapes(model),
     )
 

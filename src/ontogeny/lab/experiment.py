@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any, Literal
 
 from ontogeny.canonical import digest
-from ontogeny.genome.extract import Recipe
 from ontogeny.model.constrain import CoreStart
 
 Embeddings = Literal["fresh", "frozen", "trainable"]
@@ -44,7 +43,8 @@ class Setting:
 class Arm:
     """One way to make a network.
 
-    ``constraint``: ``subspace`` (a genome by ``recipe`` through ``controls``), ``dense``, ``low-rank`` (trainable, of
+    ``constraint``: ``subspace`` (a genome through ``controls``; ``recipe`` holds options of Recipe other than the
+    setting's rank), ``dense``, ``low-rank`` (trainable, of
     the subspace's rank), ``low-rank-equal`` (of the subspace's number of trainable values) or ``activations``
     (principal directions of the donor's activations). ``donors``: the replicate's own, or all of them for controls
     that mix. ``donor`` and ``draw`` replace the replicate's own donor (from 0) and control draw (from 1). ``tuned_as``
@@ -54,7 +54,7 @@ class Arm:
 
     name: str
     constraint: Literal["subspace", "dense", "low-rank", "low-rank-equal", "activations"] = "subspace"
-    recipe: Recipe | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
     controls: tuple[str, ...] = ()
     donors: Literal["own", "all"] = "own"
     core: CoreStart | Literal["fresh"] = "fresh"
@@ -161,10 +161,7 @@ def from_json(value: Mapping[str, Any]) -> Experiment:
     """The experiment of a stored declaration."""
     setting = dict(value["setting"])
     setting |= {"donors": tuple(setting["donors"]), "evaluate_at": tuple(setting["evaluate_at"])}
-    arms = tuple(
-        Arm(**a | {"recipe": a["recipe"] and Recipe(**a["recipe"]), "controls": tuple(a["controls"])})
-        for a in value["arms"]
-    )
+    arms = tuple(Arm(**a | {"controls": tuple(a["controls"])}) for a in value["arms"])
     rates = value["rates"] and {
         mode: {name: Rates(**pair) for name, pair in cells.items()} for mode, cells in value["rates"].items()
     }

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ontogeny.lab.conduct import evaluated_runs, scores, searches
+from ontogeny.lab.donors import audit_folder
 from ontogeny.lab.experiment import Arm, Contrast, Embeddings, Experiment, Rates
 from ontogeny.lab.rates import START, Search
 from ontogeny.lab.statistics import (
@@ -103,19 +104,61 @@ def assess(experiment: Experiment, store: Store) -> Assessment:
     unknown = sum(
         arm.replicates or experiment.replicates for mode, arm in experiment.cells() if (mode, arm.name) not in runs
     )
-    contrasts = tuple(_judge(experiment, contrast, arms) for contrast in experiment.contrasts)
     donors = tuple(
         record
         for donor in dict.fromkeys(experiment.setting.donors)
         if (record := donor_record(store, experiment, donor))
     )
+    trained = [donor for donor in donors if "recipe" in donor]  # a given donor that fails the gate is only marked
+    passed = all(donor["passed_gate"] for donor in trained)
+    contrasts = tuple(_judge(experiment, contrast, arms, passed) for contrast in experiment.contrasts)
     done = sum(store.result(*key) is not None for key in wanted)
     return Assessment(experiment, donors, references, arms, contrasts, done, len(wanted) + unknown)
 
 
+def headlines(assessment: Assessment) -> list[str]:
+    """A report's first lines: the donors' own standing, which arms passed the bigram, then one line a contrast."""
+    lines = [_donor_line(donor, assessment.experiment) for donor in assessment.donors]
+    compared = [c for c in assessment.contrasts if c.interval and (c.contrast.primary or c.contrast.check)]
+    for mode in assessment.experiment.embeddings:
+        here = [c for c in compared if c.contrast.embeddings == mode]
+        names = dict.fromkeys(name for c in here for name in (c.contrast.treatment, c.contrast.control))
+        arms = [assessment.arms[mode, name] for name in names]
+        if arms:
+            passed, failed = (", ".join(a.arm for a in arms if a.passed_bigram is so) for so in (True, False))
+            lines.append(
+                f"Embeddings {mode}: past the bigram ({assessment.references['bigram']:.2f}): {passed or 'no arm'}"
+                + (f"; not: {failed}." if failed else ".")
+            )
+        lines += [_contrast_line(c) for c in here]
+    return lines
+
+
+def _donor_line(donor: Mapping[str, Any], experiment: Experiment) -> str:
+    names = {record["id"]: record["name"] for record in experiment.donor_records if "name" in record}
+    name = names.get(donor["id"], f"donor {donor.get('index')}")
+    loss, bigram = donor["loss"], donor["references"]["bigram"]
+    relation = "below" if loss < bigram else "above"
+    mark = "" if donor["passed_gate"] else ": it doesn't beat the bigram by 0.3 nats, so read what follows with care"
+    return f"{name}: its own loss on this text is {loss:.2f} nats a token, {relation} the bigram ({bigram:.2f}){mark}."
+
+
+def _contrast_line(summary: ContrastSummary) -> str:
+    contrast, i = summary.contrast, summary.interval
+    assert i is not None
+    words = {"better": "better than", "worse": "worse than", "equivalent": "equivalent to"}
+    relation = words.get(summary.word, "undecided against")
+    code = f" ({summary.verdict.code})" if summary.verdict.code else ""
+    check = ", null by symmetry: a check of the harness" if contrast.check else ""
+    return (
+        f"Embeddings {contrast.embeddings}: {contrast.treatment} is {relation} {contrast.control} by "
+        f"{i.mean:+.3f} nats [{i.low:+.3f}, {i.high:+.3f}], n {i.n}: {summary.verdict.word}{code}{check}."
+    )
+
+
 def donor_record(store: Store, experiment: Experiment, donor: str) -> dict[str, Any] | None:
     """A donor's stored losses, whether trained on the spot or given."""
-    for folder in (donor, f"{donor}-{experiment.setting.tokens[:8]}"):
+    for folder in (donor, audit_folder(donor, experiment.setting)):
         path = store.root / "donors" / folder / "result.json"
         if path.exists():
             return read_json(path)
@@ -177,7 +220,9 @@ def _curve(results: Sequence[Mapping[str, Any]]) -> tuple[tuple[int, float, floa
     return tuple(curve)
 
 
-def _judge(experiment: Experiment, contrast: Contrast, arms: Mapping[tuple[str, str], ArmSummary]) -> ContrastSummary:
+def _judge(
+    experiment: Experiment, contrast: Contrast, arms: Mapping[tuple[str, str], ArmSummary], donors_passed: bool
+) -> ContrastSummary:
     control, treatment = (arms[contrast.embeddings, name] for name in (contrast.control, contrast.treatment))
     pairs = zip(control.losses, treatment.losses, strict=False)
     differences = tuple(a - b for a, b in pairs if a is not None and b is not None)
@@ -196,7 +241,7 @@ def _judge(experiment: Experiment, contrast: Contrast, arms: Mapping[tuple[str, 
         contrast,
         differences,
         interval,
-        _verdict(experiment, interval, control, treatment, second),
+        _verdict(experiment, interval, control, treatment, second, donors_passed),
         word,
         second,
         shared,
@@ -204,7 +249,12 @@ def _judge(experiment: Experiment, contrast: Contrast, arms: Mapping[tuple[str, 
 
 
 def _verdict(
-    experiment: Experiment, interval: Interval, control: ArmSummary, treatment: ArmSummary, second: float | None
+    experiment: Experiment,
+    interval: Interval,
+    control: ArmSummary,
+    treatment: ArmSummary,
+    second: float | None,
+    donors_passed: bool,
 ) -> Verdict:
     if control.diverged or treatment.diverged:
         return Verdict("undecided", "diverged or missing runs")
@@ -214,7 +264,7 @@ def _verdict(
         interval,
         donors=len(set(experiment.setting.donors)),
         single_checkpoint=experiment.single_checkpoint,
-        gates_passed=control.passed_bigram and treatment.passed_bigram,
+        gates_passed=donors_passed and control.passed_bigram and treatment.passed_bigram,
         rates_resolved=not (control.at_edge or treatment.at_edge),
         second_best_gap=second,
         decisive_scale=experiment.decisive,

@@ -13,7 +13,7 @@ from ontogeny.genome.extract import rank_of
 from ontogeny.lab.conduct import Plan
 from ontogeny.lab.donors import DonorRecipe, given_donor, write_tokenizer
 from ontogeny.lab.experiment import Experiment, Rates, Setting
-from ontogeny.lab.experiments import convergence
+from ontogeny.lab.experiments import EXPERIMENTS
 from ontogeny.lab.run import Lab
 from ontogeny.lab.scales import Scale
 from ontogeny.lab.store import Store
@@ -22,7 +22,6 @@ from ontogeny.training.text import end_token, load_tokenizer, read_corpus, token
 
 Declare = Callable[..., Experiment]
 
-EXPERIMENTS: dict[str, Declare] = {"convergence": convergence.declare}
 CHARACTERS_PER_TOKEN = 6  # an upper estimate, for how much of a text to read
 LEAST_CHARACTERS = 1_000_000  # so that the tune and test splits hold several documents
 
@@ -30,14 +29,16 @@ LEAST_CHARACTERS = 1_000_000  # so that the tune and test splits hold several do
 def find_experiment(name: str) -> Declare:
     """An experiment of the table, or the ``declare`` of a Python file of the user's own."""
     if name in EXPERIMENTS:
-        return EXPERIMENTS[name]
+        known: Declare = EXPERIMENTS[name].declare
+        return known
     path = Path(name)
     if path.suffix == ".py" and path.is_file():
-        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module_name = f"ontogeny_experiment_{path.stem}"
+        spec = importlib.util.spec_from_file_location(module_name, path)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
+        sys.modules[module_name] = module
         try:
             spec.loader.exec_module(module)
         except Exception as error:  # whatever the user's own code raises
@@ -67,7 +68,7 @@ def prepare(
     the steps, a rank that the donor's sites can't have.
     """
     declare = find_experiment(name)
-    given = _given(donors)
+    given = _given(donors or scale.hub_donors)
     for short in {min(site.shape) for *_, donor in given for site in donor.sites} or {min(scale.width, scale.ffn)}:
         rank_of(scale.rank, short)
     corpus = read_corpus(tuple(text) or (scale.text,), max_characters=_characters(scale))
@@ -135,7 +136,9 @@ def _given(donors: Sequence[str]) -> list[tuple[str, Path, Checkpoint]]:
     for _, _, donor in given[1:]:
         first = given[0][2]
         if donor.sites != first.sites or donor.config.get("vocab_size") != first.config.get("vocab_size"):
-            raise InputError(f"--donor {donor.name}: not of {first.name}'s shape and vocabulary; donors must share both")
+            raise InputError(
+                f"--donor {donor.name}: not of {first.name}'s shape and vocabulary; donors must share both"
+            )
     return given
 
 
@@ -153,7 +156,15 @@ def _check_text(batches: Batches, whose: str, steps: int, epochs: int) -> None:
 
 def _recipe(scale: Scale, model: Mapping[str, Any], tokens: str, index: int) -> DonorRecipe:
     return DonorRecipe(
-        model, tokens, scale.length, scale.batch, scale.donor_steps, scale.donor_rates, index + 1, scale.precision
+        model=model,
+        tokens=tokens,
+        length=scale.length,
+        batch=scale.batch,
+        steps=scale.donor_steps,
+        rates=scale.donor_rates,
+        windows=scale.windows,
+        index=index + 1,
+        precision=scale.precision,
     )
 
 

@@ -5,7 +5,7 @@ import math
 import resource
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +117,9 @@ def make_genome(run: Run, lab: Lab) -> Genome:
         tokens = run_tokens(setting, lab)
         windows = evaluation_windows(tokens.train, setting.length, -(-ACTIVATION_TOKENS // setting.length))
         return activation_genome(own_donor(run, lab), windows, setting.rank)
-    recipe = replace(arm.recipe, rank=setting.rank) if arm.recipe else Recipe(setting.rank)
-    if arm.recipe and arm.recipe.energy is not None:
-        recipe = arm.recipe
+    sized = "energy" in arm.recipe or "density" in arm.recipe
+    options: dict[str, Any] = dict(arm.recipe) | ({} if sized else {"rank": setting.rank})
+    recipe = Recipe(**options)
     own = own_donor_id(run)
     others = [donor for donor in setting.donors if donor != own] if arm.donors == "all" else []
     genomes = [cached_genome(donor, recipe, lab) for donor in (own, *others)]
@@ -154,11 +154,17 @@ def open_donor(donor: str, lab: Lab) -> Checkpoint:
 
 def donor_gain(setting: Setting, lab: Lab, donor: str) -> float:
     """The final norm's gain, one scalar a donor, that starts a dense model with its embeddings near ln V."""
-    tokens = run_tokens(setting, lab)
-    model = fresh_model(setting.model, stream_seed(0, "gain"))
-    donor_embeddings(model, open_donor(donor, lab), trainable=False)
-    windows = evaluation_windows(tokens.tune, setting.length, GAIN_WINDOWS)
-    return matched_gain(model, lambda model: evaluation_loss(model, windows), math.log(setting.model["vocab_size"]))
+    name = digest([donor, setting.tokens, setting.length])[:16]
+    path = lab.store.root / "donors" / f"gain-{name}.json"
+    if not path.exists():
+        tokens = run_tokens(setting, lab)
+        model = fresh_model(setting.model, stream_seed(0, "gain"))
+        donor_embeddings(model, open_donor(donor, lab), trainable=False)
+        windows = evaluation_windows(tokens.tune, setting.length, GAIN_WINDOWS)
+        uniform = math.log(setting.model["vocab_size"])
+        gain = matched_gain(model, lambda model: evaluation_loss(model, windows), uniform)
+        write_json(path, {"gain": gain})
+    return float(read_json(path)["gain"])
 
 
 def run_tokens(setting: Setting, lab: Lab) -> Tokens:

@@ -17,7 +17,8 @@ class Scale:
 
     ``donor_rates`` train the donors made on the spot. ``windows``: evaluation windows of ``length`` tokens.
     ``decisive``: whether verdicts other than undecided may come from it. ``audit``: refuse to compare arms whose
-    step-0 losses differ by more than 0.2 nats.
+    step-0 losses differ by more than 0.2 nats. ``hub_donors``: published checkpoints instead of donors made on the
+    spot; their shape is then the arms'. ``not_stated``: settings that no source states and that are our choice.
     """
 
     name: str
@@ -40,6 +41,8 @@ class Scale:
     donor_rates: Rates = DONOR_RATES
     precision: Literal["fp32", "bf16"] = "fp32"
     audit: bool = True
+    hub_donors: tuple[str, ...] = ()
+    not_stated: tuple[str, ...] = ()
 
     def model(self, vocabulary: int) -> dict[str, Any]:
         """The donors' and arms' configuration for a vocabulary."""
@@ -80,6 +83,8 @@ SCALES = {
         "paper", width=768, layers=12, heads=12, ffn=3072, vocabulary=50304, length=512, batch=32, donors=4,
         donor_steps=143_000, steps=200, rank="10%", replicates=5, windows=256, evaluate_at=(25, 50, 100, 150, 200),
         decisive=True, precision="bf16", text="HuggingFaceFW/fineweb-edu",
+        hub_donors=tuple(f"EleutherAI/pythia-160m-seed{seed}" for seed in (1, 2, 3, 4)),
+        not_stated=("hub_donors", "length", "batch", "donor_rates", "precision", "replicates", "windows"),
     ),
 }  # fmt: skip
 
@@ -94,7 +99,7 @@ def scale(name: str, settings: Sequence[str] = ()) -> Scale:
 def apply_settings(preset: Scale, settings: Sequence[str]) -> Scale:
     """``KEY=VALUE`` over a preset, each checked against the field's type."""
     hints = get_type_hints(Scale)
-    known = [f.name for f in fields(Scale) if f.name not in ("name", "decisive")]
+    known = [f.name for f in fields(Scale) if f.name not in ("name", "decisive", "hub_donors", "not_stated")]
     for entry in settings:
         key, sign, text = entry.partition("=")
         if not sign or key not in known:

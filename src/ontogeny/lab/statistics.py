@@ -127,9 +127,10 @@ def judge(
     for code, held in conditions.items():
         if not held:
             return Verdict("undecided", code)
-    missing = max(MINIMUM_REPLICATES - interval.n, 0 if single_checkpoint else MINIMUM_REPLICATES - donors)
-    if missing > 0:
-        return Verdict("undecided", "n", _needed(interval, at_least=interval.n + missing))
+    if interval.n < MINIMUM_REPLICATES:
+        return Verdict("undecided", "n", _needed(interval, at_least=MINIMUM_REPLICATES))
+    if not single_checkpoint and donors < MINIMUM_REPLICATES:
+        return Verdict("undecided", "donors")  # more replicates of the same donors would not decide
     if interval.high < DELTA:
         return Verdict("refuted")
     if interval.low <= DELTA:

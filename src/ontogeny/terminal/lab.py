@@ -14,7 +14,7 @@ from rich.console import Console
 from ontogeny.canonical import canonical_json
 from ontogeny.errors import InputError
 from ontogeny.lab.experiment import Experiment, Rates, from_json
-from ontogeny.lab.scales import SCALES, Scale, scale
+from ontogeny.lab.scales import Scale, scale
 from ontogeny.lab.store import Store, claimed, open_store, write_json
 from ontogeny.terminal.genome import choose
 from ontogeny.terminal.output import check_writable, console, count, duration, number, print_json, signed, table
@@ -43,7 +43,7 @@ def run_experiment(
     choose(table, ("primary", "full"), "--table")
     find_experiment(name)
     preset, store, shown = scale(scale_name, settings), open_store(root), console()
-    rates = laptop_rates() if scale_name == "demo" else None
+    rates = laptop_rates() if (name, scale_name) == ("convergence", "demo") else None
     plan = prepare(name, preset, store, donors=donors, text=text, table=table, rates=rates)
     workers = workers or os.cpu_count() or 1
     if not assess(plan.experiment, store).complete:
@@ -62,11 +62,11 @@ def laptop_rates() -> dict[str, dict[str, Rates]]:
 
 def show_assessment(experiment: Experiment, store: Store, shown: Console) -> None:
     """Headlines, arms, contrasts and verdicts of one experiment."""
-    from ontogeny.lab.experiments import convergence
-    from ontogeny.lab.judge import assess
+    from ontogeny.lab.findings import findings
+    from ontogeny.lab.judge import assess, headlines
 
     assessment = assess(experiment, store)
-    for line in convergence.headlines(assessment):
+    for line in headlines(assessment):
         shown.print(line, highlight=False)
     reference = ", ".join(f"{name} {loss:.3f}" for name, loss in assessment.references.items())
     setting = experiment.setting
@@ -107,30 +107,42 @@ def show_assessment(experiment: Experiment, store: Store, shown: Console) -> Non
         "verdict",
     )
     shown.print(table("Contrasts", columns, contrasts))
-    found = convergence.findings(assessment, store)
+    found = findings(assessment, store)
     verdicts = [(claim, f["verdict"], f["measured"], f["why"]) for claim, f in found.items()]
-    shown.print(table("Verdicts", ("claim", "verdict", "measured", "why"), verdicts))
+    if verdicts:
+        shown.print(table("Verdicts", ("claim", "verdict", "measured", "why"), verdicts))
 
 
 def _interval(interval: Any, *, signs: bool = False) -> str:
     if interval is None:
         return "–"
     show = signed if signs else number
+    if interval.n == 1:
+        return show(interval.mean)
     return f"{show(interval.mean)} [{show(interval.low)}, {show(interval.high)}]"
 
 
 def list_experiments() -> None:
     """The experiments that run by name."""
-    from ontogeny.lab.experiments.convergence import TITLE
+    from ontogeny.lab.experiments import EXPERIMENTS
 
-    console().print(table("Experiments", ("name", "question"), [("convergence", TITLE)]))
+    rows = [(name, module.TITLE) for name, module in EXPERIMENTS.items()]
+    console().print(table("Experiments", ("name", "question"), rows))
 
 
 def describe_scale(name: str, settings: Sequence[str]) -> None:
     """Every value of a scale, as it would run."""
     preset = scale(name, settings)
-    rows = [(field.name, str(getattr(preset, field.name))) for field in fields(Scale)]
-    console().print(table(f"Scale {name}", ("setting", "value"), rows))
+    rows = [
+        (
+            field.name,
+            str(getattr(preset, field.name)),
+            "not stated: our choice" if field.name in preset.not_stated else "",
+        )
+        for field in fields(Scale)
+        if field.name != "not_stated"
+    ]
+    console().print(table(f"Scale {name}", ("setting", "value", "published"), rows))
 
 
 def dry_run(
@@ -146,7 +158,7 @@ def dry_run(
     experiment = outline(name, preset, donors, table)
     workers = workers or os.cpu_count() or 1
     speed = measured_flops_per_second()
-    lines = estimate(experiment, preset, speed, trained_donors=not donors)
+    lines = estimate(experiment, preset, speed, trained_donors=not (donors or preset.hub_donors))
     rows = [
         (
             e.what,
@@ -220,23 +232,10 @@ def write_report(root: Path, out: Path) -> None:
     console().print(f"report: {out.absolute()}", highlight=False, soft_wrap=True)
 
 
-def store_findings(store: Store) -> dict[str, dict[str, str]]:
-    """Claim id -> finding, from the newest declaration of the most decisive scale in the store."""
-    from ontogeny.lab.experiments import convergence
-    from ontogeny.lab.judge import assess
-
-    found: dict[str, dict[str, str]] = {}
-    order = list(SCALES)
-    declared = [from_json(value) for _, value in store.experiments()]
-    for experiment in sorted(declared, key=lambda e: (order.index(e.scale), e.table == "full")):
-        answers = convergence.findings(assess(experiment, store), store)
-        found |= {claim: finding for claim, finding in answers.items() if finding["verdict"] != "not run"}
-    return found
-
-
 def show_claims(root: Path | None, by: str, *, as_json: bool) -> None:
     """The ledger, with what a store measured."""
     from ontogeny.lab.claims import ledger_rows
+    from ontogeny.lab.findings import store_findings
 
     choose(by, ("id", "source"), "--by")
     rows = ledger_rows(store_findings(_existing(root)) if root else {}, by=by)

@@ -1,6 +1,5 @@
 """The arms that experiments share: the donor, the random and dense ones, and a control for every property."""
 
-from ontogeny.genome.extract import Recipe
 from ontogeny.lab.experiment import Arm
 
 PRIMARY = {
@@ -42,9 +41,9 @@ OTHERS = {
     "internal-only": Arm("internal-only", controls=("internal-only",)),
     "left-only": Arm("left-only", controls=("left-only",), description="donor's U, random V"),
     "right-only": Arm("right-only", controls=("right-only",), description="donor's V, random U"),
-    "middle": Arm("middle", recipe=Recipe("10%", select="middle"), description="the middle singular directions"),
-    "bottom": Arm("bottom", recipe=Recipe("10%", select="bottom"), description="the last singular directions"),
-    "fold-norms": Arm("fold-norms", recipe=Recipe("10%", fold_norms=True), description="norm gains folded in first"),
+    "middle": Arm("middle", recipe={"select": "middle"}, description="the middle singular directions"),
+    "bottom": Arm("bottom", recipe={"select": "bottom"}, description="the last singular directions"),
+    "fold-norms": Arm("fold-norms", recipe={"fold_norms": True}, description="norm gains folded in first"),
     "in-subspace": Arm("in-subspace", controls=("in-subspace",), description="another basis of the same spans"),
     "activation-pca": Arm(
         "activation-pca", constraint="activations", description="principal directions of activations"

@@ -294,7 +294,9 @@ def overlap_map(pairs: Sequence[Mapping[str, Any]], experiment: Experiment) -> F
     title = f"Donors' overlap, {ALIGNMENTS[pairs[0]['align']]}: mean z over {_count(len(pairs), 'pair')}"
     figure, axes = _canvas(title, setting_line(experiment), 1.3 + 0.26 * len(labels))
     bound = max(3.0, float(np.nanmax(np.abs(z))))
-    image = axes.imshow(z, cmap="PuOr", vmin=-bound, vmax=bound, aspect="auto")
+    places = range(len(layers)), range(len(labels))
+    image = axes.pcolormesh(*places, z, cmap="PuOr", vmin=-bound, vmax=bound, shading="nearest")
+    axes.invert_yaxis()
     if len(layers) <= 12:
         for (i, j), value in np.ndenumerate(z):
             shade = "white" if abs(value) > 0.55 * bound else "black"
@@ -305,7 +307,8 @@ def overlap_map(pairs: Sequence[Mapping[str, Any]], experiment: Experiment) -> F
     )
     axes.set(xlabel="layer")
     axes.grid(visible=False)
-    figure.colorbar(image, ax=axes, label="z (standard deviations above chance)", pad=0.02)
+    bar = figure.colorbar(image, ax=axes, label="z (standard deviations above chance)", pad=0.02)
+    bar.solids.set_rasterized(False)  # lines alone: no image inside the SVG
     return figure
 
 

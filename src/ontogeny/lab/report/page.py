@@ -5,22 +5,18 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from ontogeny.errors import InputError
 from ontogeny.lab.claims import Claim, ledger_rows, load_claims, load_sources
 from ontogeny.lab.experiment import Experiment, from_json
 from ontogeny.lab.experiments import convergence
-from ontogeny.lab.judge import Assessment, assess
+from ontogeny.lab.findings import findings, store_findings
+from ontogeny.lab.judge import Assessment, assess, headlines
 from ontogeny.lab.report import figures, tables
 from ontogeny.lab.report.figures import Drawing
 from ontogeny.lab.report.tables import Table
-from ontogeny.lab.scales import SCALES
 from ontogeny.lab.store import Store
-
-# Experiment -> the module whose headlines and findings read its results.
-ANSWERS: dict[str, ModuleType] = {"convergence": convergence}
 
 
 @dataclass(frozen=True)
@@ -66,16 +62,6 @@ def write_report(store: Store, out: Path) -> list[Path]:
     return list(files)
 
 
-def store_findings(store: Store) -> dict[str, dict[str, str]]:
-    """Claim id -> finding, from the newest declaration of the most decisive scale that has an answer."""
-    declared = [from_json(value) for _, value in store.experiments() if value["name"] in ANSWERS]
-    found: dict[str, dict[str, str]] = {}
-    for experiment in sorted(declared, key=lambda e: (list(SCALES).index(e.scale), e.table == "full")):
-        answers = ANSWERS[experiment.name].findings(assess(experiment, store), store)
-        found |= {claim: finding for claim, finding in answers.items() if finding["verdict"] != "not run"}
-    return found
-
-
 def _ledger(store: Store) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(row.values()) for row in ledger_rows(store_findings(store)))
 
@@ -105,9 +91,8 @@ def _note(experiment: Experiment, position: int, total: int) -> str:
 
 def _section(store: Store, name: str, experiment: Experiment, note: str) -> Section:
     assessment = assess(experiment, store)
-    answering = ANSWERS.get(experiment.name)
     claims = {claim.id: claim for claim in load_claims()}
-    found = answering.findings(assessment, store) if answering else {}
+    found = findings(assessment, store)
     overlaps = convergence.overlaps(assessment, store)
     shown = {
         table.name: table
@@ -119,7 +104,7 @@ def _section(store: Store, name: str, experiment: Experiment, note: str) -> Sect
             tables.donors(experiment, store),
             tables.overlaps(overlaps),
             tables.hosts(experiment, store),
-            *(_interchangeable(assessment) if answering is convergence else ()),
+            *(_interchangeable(assessment) if experiment.name == convergence.NAME else ()),
         )
         if table.rows
     }
@@ -128,7 +113,7 @@ def _section(store: Store, name: str, experiment: Experiment, note: str) -> Sect
         note=note,
         experiment=experiment,
         assessment=assessment,
-        headlines=tuple(answering.headlines(assessment)) if answering else (),
+        headlines=tuple(headlines(assessment)),
         answers=tuple((claims[claim], finding) for claim, finding in found.items()),
         tables=shown,
         data=tuple(table for table in (tables.curves(assessment), tables.overlap_rows(overlaps)) if table.rows),
@@ -161,7 +146,7 @@ def _drawings(name: str, assessment: Assessment, overlaps: Mapping[str, Any]) ->
         "overlaps": tuple(
             _overlap(name, pairs, experiment) for pairs in overlaps.values() if any(p["rows"] for p in pairs)
         ),
-        **(_of_convergence(name, assessment) if ANSWERS.get(experiment.name) is convergence else {}),
+        **(_of_convergence(name, assessment) if experiment.name == convergence.NAME else {}),
     }
 
 

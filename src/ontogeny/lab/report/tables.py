@@ -303,7 +303,8 @@ def pairs(found: Equivalence) -> Table:
         "equivalent": "",
     }
     rows = tuple((f"{p.donors[0] + 1} and {p.donors[1] + 1}", *p.contrasts, p.equivalent) for p in found.pairs)
-    note = f"Pairs of donors are equivalent where both intervals lie above 0; std/gap = {found.std:.3f}/{found.gap:.3f} = {found.std_over_gap:.3f}"
+    ratio = f"std/gap = {found.std:.3f}/{found.gap:.3f} = {found.std_over_gap:.3f}"
+    note = f"Pairs of donors are equivalent where both intervals lie above 0; {ratio}"
     return Table("pairs", note, columns, rows)
 
 

@@ -1,0 +1,231 @@
+"""Leading singular subspaces against other libraries, and a whole checkpoint: error, time, memory."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from ontogeny.benchmarks.measure import Entry, cpu_seconds, peer, product_rate
+from ontogeny.genome.checkpoint import open_checkpoint
+from ontogeny.genome.extract import Recipe, extract, one_thread_each
+from ontogeny.genome.genome import save
+from ontogeny.genome.linalg import haar, leading_subspaces
+from ontogeny.streams import stream
+
+Left = Callable[[Tensor, int], Tensor]  # (W, k) -> the left basis (d_out, k)
+
+ACCURACY_SHAPE = (576, 576)
+TIMED_SHAPES = {(1536, 576): 1.0, (2048, 2048): 1.7}  # -> how many times faster than a float32 SVD we must be
+SQUARE_ONLY = 1000  # short side above which peers that need more than a few seconds are left out
+CONFIG = {  # SmolLM2-135M's shapes
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "tie_word_embeddings": True,
+}
+
+
+def measure() -> Iterator[Entry]:
+    """Every extraction entry. One thread for all libraries, but two cores for the whole checkpoint."""
+    with one_thread_each():
+        for name, spectrum in _spectra(min(ACCURACY_SHAPE)).items():
+            yield _accuracy(name, spectrum)
+        yield from _refusals()
+        rate = product_rate(torch.float64)
+        for shape, target in TIMED_SHAPES.items():
+            yield from _timed(shape, target, rate)
+    yield from _checkpoint(rate)
+
+
+def sine(A: Tensor, B: Tensor) -> float:
+    """Largest principal-angle sine between the spans of two (d, k) orthonormal bases, in float64."""
+    A, B = A.double(), B.double()
+    return float(torch.linalg.matrix_norm(B - A @ (A.T @ B), 2))
+
+
+def _rank(shape: tuple[int, int]) -> int:
+    return max(1, round(min(shape) / 10))
+
+
+def _svd(dtype: torch.dtype) -> Left:
+    return lambda W, k: torch.linalg.svd(W.to(dtype), full_matrices=False)[0][:, :k]
+
+
+def _svds(W: Tensor, k: int) -> Tensor:
+    from scipy.sparse.linalg import svds
+
+    return torch.from_numpy(svds(W.double().numpy(), k, rng=0)[0].copy())
+
+
+def _svd_lowrank(W: Tensor, k: int) -> Tensor:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return torch.svd_lowrank(W, k)[0]
+
+
+def _randomized_svd(W: Tensor, k: int) -> Tensor:
+    from sklearn.utils.extmath import randomized_svd
+
+    return torch.from_numpy(randomized_svd(W.numpy(), k, random_state=0)[0])
+
+
+def _peers() -> dict[str, Left]:
+    return {
+        peer("torch.linalg.svd float32"): _svd(torch.float32),
+        peer("torch.linalg.svd float64"): _svd(torch.float64),
+        peer("torch.svd_lowrank"): _svd_lowrank,
+        peer("sklearn randomized_svd", "scikit-learn"): _randomized_svd,
+        peer("scipy.sparse.linalg.svds float64", "scipy"): _svds,
+    }
+
+
+def _spectra(short: int) -> dict[str, Tensor]:
+    flat = torch.linspace(1.0, 0.9, short, dtype=torch.float64)
+    return {
+        "flat": flat,
+        "decaying": torch.logspace(0, -3, short, dtype=torch.float64),
+        "outlier 1e4 ×": torch.cat([1e4 * flat[:1], flat[1:]]),
+    }
+
+
+def _matrix(shape: tuple[int, int], spectrum: Tensor) -> Tensor:
+    U, V = (haar(d, len(spectrum), stream(0, "bench", side)) for side, d in zip("UV", shape, strict=True))
+    return U * spectrum @ V.T
+
+
+def _accuracy(name: str, spectrum: Tensor) -> Entry:
+    W, k = _matrix(ACCURACY_SHAPE, spectrum).float(), _rank(ACCURACY_SHAPE)
+    found = leading_subspaces(W, k)
+    U, _, Vt = (torch.from_numpy(part) for part in np.linalg.svd(W.double().numpy(), full_matrices=False))
+    error = max(sine(U[:, :k], found.U), sine(Vt[:k].T, found.V))
+    peers = {label: sine(U[:, :k], left(W, k)) for label, left in _peers().items()}
+    met = error <= 1e-7 and found.certificate.passed
+    label = f"subspace error, {name} spectrum ({found.certificate.method})"
+    return Entry(label, error, "sine", peers, target="≤ 1e-7, certificate passes", met=met)
+
+
+def _refusals() -> Iterator[Entry]:
+    short, k = min(ACCURACY_SHAPE), _rank(ACCURACY_SHAPE)
+    tie = torch.linspace(1.0, 0.5, short, dtype=torch.float64)
+    tie[k] = tie[k - 1]
+    cases = {"tie at the cut": tie, "rank one below k": tie[: k - 1]}
+    for name, spectrum in cases.items():
+        certificate = leading_subspaces(_matrix(ACCURACY_SHAPE, spectrum), k).certificate
+        met = not certificate.passed and certificate.reason != ""
+        yield Entry(f"certificate, {name}", float(certificate.passed), "passed", target="0: fails, says why", met=met)
+
+
+def extraction_flops(shape: tuple[int, int]) -> float:
+    """The Gram matrix of the short side, half of it by symmetry, and its reduction to tridiagonal form."""
+    n, m = sorted(shape)
+    return n * n * m + 4 / 3 * n**3
+
+
+def _timed(shape: tuple[int, int], target: float, rate: float) -> Iterator[Entry]:
+    W, k = torch.randn(shape, generator=stream(0, "bench", *shape)), _rank(shape)
+    peers = dict(list(_peers().items())[: 5 if min(shape) < SQUARE_ONLY else 4])
+    reference = peer("torch.linalg.svd float64")
+    bases: dict[str, Tensor] = {}
+
+    def step(name: str, left: Left) -> Callable[[], None]:
+        return lambda: bases.__setitem__(name, left(W, k))
+
+    steps = {"": step("", lambda W, k: leading_subspaces(W, k).U)}
+    steps |= {label: step(label, left) for label, left in peers.items()}
+    slow = steps.pop(reference) if min(shape) >= SQUARE_ONLY else None
+    seconds = cpu_seconds(steps, rounds=3)
+    if slow:
+        seconds |= cpu_seconds({reference: slow}, rounds=1)
+    ours = seconds.pop("")
+    ratio = next(iter(seconds.values())) / ours
+    at = f"{shape[0]}×{shape[1]}, k = {k}"
+    words = f"> {target:g} × torch.linalg.svd float32"
+    bound = extraction_flops(shape) / rate
+    yield Entry(f"leading subspaces, {at}", ours, "CPU s", seconds, ratio, bound, words, ratio > target)
+    errors = {label: sine(bases[reference], U) for label, U in bases.items()}
+    error = errors.pop("")
+    yield Entry(f"its subspace error, {at}", error, "sine", errors, target="≤ 1e-7", met=error <= 1e-7)
+
+
+def make_checkpoint(directory: Path, config: Mapping[str, object]) -> None:
+    """Write a Llama configuration's random bfloat16 weights as two safetensors shards: layers, and the rest."""
+    from safetensors.torch import save_file
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        built = AutoConfig.for_model(
+            str(config["model_type"]), **{k: v for k, v in config.items() if k != "model_type"}
+        )
+        shapes = {name: p.shape for name, p in AutoModelForCausalLM.from_config(built).named_parameters()}
+    files: dict[str, dict[str, Tensor]] = {
+        "model-00001-of-00002.safetensors": {},
+        "model-00002-of-00002.safetensors": {},
+    }
+    weight_map = {}
+    for name, shape in shapes.items():
+        file = list(files)["layers" in name]
+        files[file][name] = (0.02 * torch.randn(shape, generator=stream(0, "bench", name))).bfloat16()
+        weight_map[name] = file
+    for file, tensors in files.items():
+        save_file(tensors, directory / file)
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (directory / "config.json").write_text(json.dumps(config))
+
+
+def _checkpoint(rate: float) -> Iterator[Entry]:
+    with TemporaryDirectory() as folder:
+        make_checkpoint(Path(folder), CONFIG)
+        checkpoint = open_checkpoint(folder)
+        largest = max(int(np.prod(stored.shape)) for stored in checkpoint.tensors.values()) * 2  # bfloat16
+        short = max(min(site.shape) for site in checkpoint.sites)
+        flops = sum(extraction_flops(site.shape) for site in checkpoint.sites)
+        environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "2")
+        command = [sys.executable, "-c", "from ontogeny.benchmarks.extraction import child; child()", folder]
+        output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    found = json.loads(output)
+    name = f"checkpoint with {CONFIG['num_hidden_layers']} × d {CONFIG['hidden_size']}, two cores"
+    seconds = found["seconds"]
+    yield Entry(f"{name}: time", seconds, "s", bound=flops / rate / 2, target="≤ 6 s", met=seconds <= 6)
+    yield Entry(f"{name}: processor time", found["cpu_seconds"], "CPU s", bound=flops / rate)
+    allowed = (largest + 3 * short**2 * 8) / 1e6 + 300
+    target = f"≤ {allowed:.0f} MB: largest tensor + 3 short² float64 + 300 MB"
+    yield Entry(
+        f"{name}: peak memory over idle", found["peak_mb"], "MB", target=target, met=found["peak_mb"] <= allowed
+    )
+
+
+def child() -> None:
+    """A process of its own: extract the checkpoint at ``sys.argv[1]`` on two cores, print time and memory as JSON."""
+    directory = Path(sys.argv[1])
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+    idle = psutil.Process().memory_info().rss
+    start, cpu = time.perf_counter(), time.process_time()
+    save(extract(open_checkpoint(directory), Recipe("10%")), directory / "genome.safetensors")
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "peak_mb": (peak_bytes() - idle) / 1e6}))
+
+
+def peak_bytes() -> int:
+    """Peak resident memory of this process; on Linux not from ``ru_maxrss``, which starts at the parent's."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

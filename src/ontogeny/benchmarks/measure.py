@@ -1,0 +1,55 @@
+"""What the benchmarks share: an entry, and times taken so that a busy machine misleads as little as possible."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+import torch
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One measured figure beside its peers.
+
+    ``peers``: name@version -> value, in the same unit. ``ratio``: the first peer's value over ours. ``bound``: what
+    the arithmetic alone allows, same unit. ``target`` in words, and whether it is ``met``; None where there is none.
+    """
+
+    name: str
+    value: float
+    unit: str
+    peers: Mapping[str, float] = field(default_factory=dict)
+    ratio: float | None = None
+    bound: float | None = None
+    target: str | None = None
+    met: bool | None = None
+
+
+def peer(name: str, package: str = "torch") -> str:
+    """``name@version`` of the package that provides it."""
+    return f"{name}@{version(package)}"
+
+
+def cpu_seconds(steps: Mapping[str, Callable[[], object]], rounds: int = 4, limit: float = 0.0) -> dict[str, float]:
+    """Median processor seconds of each step, which must not use more than one thread.
+
+    Steps take turns, so that what drifts hits all; there are at least ``rounds`` rounds, and more until ``limit``
+    seconds are over. The first round warms up and counts only where it is the only one.
+    """
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    end, done = time.monotonic() + limit, 0
+    while done < rounds or time.monotonic() < end:
+        for name, step in steps.items():
+            start = time.process_time()
+            step()
+            times[name].append(time.process_time() - start)
+        done += 1
+    return {name: statistics.median(values[1:] or values) for name, values in times.items()}
+
+
+def product_rate(dtype: torch.dtype, n: int = 512) -> float:
+    """FLOP a second of an n×n matrix product on this thread."""
+    A = torch.ones(n, n, dtype=dtype)
+    return 2 * n**3 / cpu_seconds({"product": lambda: A @ A})["product"]

@@ -1,0 +1,54 @@
+"""A store with one small convergence experiment in it, run once a test session whatever the number of test processes."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from ontogeny.lab.experiment import Experiment, from_json
+from ontogeny.lab.store import Store, open_store
+from ontogeny.streams import numpy_stream
+
+SETTINGS = ("steps=3", "donor_steps=4", "windows=4", "batch=4", "replicates=2", "evaluate_at=2,3")
+WORDS = "the of a gene net axis rank core mask layer token grows keeps drops spans reads writes".split()
+
+
+def write_text(path: Path, documents: int = 400, words: int = 60) -> Path:
+    """Many short documents of a chain over a few words, so that no split is empty."""
+    rng = numpy_stream(0, "smoke text")
+    follow = rng.integers(0, len(WORDS), (len(WORDS), 3))
+    with path.open("w", encoding="utf-8") as file:
+        for _ in range(documents):
+            at, chosen = 0, []
+            for step in rng.integers(0, 3, words):
+                at = follow[at, step]
+                chosen.append(WORDS[at])
+            file.write(json.dumps({"text": " ".join(chosen)}) + "\n")
+    return path
+
+
+def session_folder(factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of a session share."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def smoke_store(factory: pytest.TempPathFactory) -> Store:
+    """The session's store; its text is ``text.jsonl`` beside it. Read it, change nothing in it."""
+    from ontogeny.terminal.lab import run_experiment
+
+    folder = session_folder(factory)
+    with FileLock(folder / "smoke.lock"):
+        if not (folder / "smoke.done").exists():
+            text = write_text(folder / "text.jsonl")
+            run_experiment("convergence", "smoke", folder / "smoke", SETTINGS, text=[str(text)], engine="local")
+            (folder / "smoke.done").touch()
+    return open_store(folder / "smoke")
+
+
+def declared(store: Store) -> Experiment:
+    """The one experiment of a store."""
+    ((_, value),) = store.experiments()
+    return from_json(value)
