@@ -1,10 +1,14 @@
-"""Generated tiny checkpoints, one for every row of ARCHITECTURES: width 32, two layers, four heads, 64 tokens."""
+"""Generated tiny checkpoints, one for every row of ARCHITECTURES: width 32, two layers, four heads, 64 tokens;
+and tiny genomes of three sites."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ontogeny.genome.genome import Gene, Genome, Mask, Subspace
+from ontogeny.genome.linalg import haar
+from ontogeny.genome.sites import Site, make_site
 from ontogeny.streams import stream
 
 LAYERS, D, HEADS, KV_HEADS, FFN, VOCABULARY = 2, 32, 4, 2, 48, 64
@@ -62,3 +66,30 @@ def tiny_checkpoint(name: str, directory: Path, seed: int = 0, *, sharded: bool 
     """``tiny_model`` as a Hugging Face directory, in one safetensors file or in several."""
     tiny_model(name, seed).save_pretrained(directory, max_shard_size="20KB" if sharded else "1GB")
     return directory
+
+
+QUERY = "layers.0.attention.query"
+GENOME_SHAPES = {QUERY: (12, 8), "layers.10.mlp.down": (8, 19), "layers.2.mlp.up": (19, 8)}
+PROVENANCE = {
+    "recipe": {"rank": "25%", "basis": "canonical"},
+    "source": {"id": "a/b", "config": {"ω": 1.5, "a": [1, None]}},
+    "certificates": {QUERY: {"passed": True, "gap": 0.25}},
+}
+
+
+def tiny_subspaces(dtype: torch.dtype = torch.float32, rank: int = 3) -> Genome:
+    """Haar bases at three sites."""
+    genes: dict[Site, Gene] = {}
+    for name, shape in GENOME_SHAPES.items():
+        U, V = (haar(d, rank, stream(0, name, d, j)).to(dtype) for j, d in enumerate(shape))
+        genes[make_site(name, shape)] = Subspace(U, V)
+    return Genome(genes, PROVENANCE)
+
+
+def tiny_masks() -> Genome:
+    """Random masks of density 0.3 at three sites."""
+    genes: dict[Site, Gene] = {
+        make_site(name, shape): Mask(torch.rand(shape, generator=stream(0, name, "mask"), dtype=torch.float32) < 0.3)
+        for name, shape in GENOME_SHAPES.items()
+    }
+    return Genome(genes, PROVENANCE)

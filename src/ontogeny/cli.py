@@ -3,39 +3,41 @@
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
+from ontogeny.errors import InputError, Interrupted
+
 app = typer.Typer(
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Read a genome out of a pretrained network, build fresh networks from it, train them, judge its worth.",
 )
-store_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Results to one file, and back.")
+store_app = typer.Typer(rich_markup_mode=None, help="Results to one file, and back.")
 app.add_typer(store_app, name="store")
 
 Store = Annotated[Path, typer.Option("--store", help="folder of declarations, donors, genomes and runs")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
 Out = Annotated[Path, typer.Option("--out", help="file to write")]
+STOPPED = "stopped: what is finished is kept, rerun to go on"
+UsageError: Any = typer.BadParameter.__base__  # of Typer's own copy of click, or of click where Typer still uses it
 
 
 def main() -> None:
     """Run the command line. A mistake in what was given is one line on standard error and exit status 2."""
-    from ontogeny.errors import InputError, Interrupted
-
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # to end as an interrupt from the keyboard does
     try:
-        status = app(standalone_mode=False)
-    except click.ClickException as error:
+        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    except UsageError as error:
         _fail(error.format_message(), 2)
     except InputError as error:
         _fail(str(error), 2)
-    except (Interrupted, KeyboardInterrupt, click.Abort) as error:
-        _fail(str(error) or "stopped: what is finished is kept, rerun to go on", 130)
+    except (Interrupted, typer.Abort) as error:
+        _fail(str(error) or STOPPED, 130)
+    if status == 130:  # what Typer makes of an interrupt
+        _fail(STOPPED, 130)
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -115,7 +117,7 @@ def control(
     if list_:
         list_controls()
     elif name is None or not genomes or out is None:
-        raise click.UsageError("control: expected NAME GENOME … --out FILE, or --list")
+        raise InputError("control: expected NAME GENOME … --out FILE, or --list")
     else:
         apply_control(name, genomes, seed, out)
 
@@ -169,7 +171,7 @@ def run(
     if list_:
         show.list_experiments()
     elif experiment is None:
-        raise click.UsageError("run: expected the name of an experiment; ontogeny run --list shows them")
+        raise InputError("run: expected the name of an experiment; ontogeny run --list shows them")
     elif describe:
         show.describe_scale(scale, settings)
     elif dry_run:

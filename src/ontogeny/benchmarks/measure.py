@@ -1,6 +1,5 @@
 """What the benchmarks share: an entry, and times taken so that a busy machine misleads as little as possible."""
 
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -33,10 +32,10 @@ def peer(name: str, package: str = "torch") -> str:
 
 
 def cpu_seconds(steps: Mapping[str, Callable[[], object]], rounds: int = 4, limit: float = 0.0) -> dict[str, float]:
-    """Median processor seconds of each step, which must not use more than one thread.
+    """Least processor seconds of each step, which must not use more than one thread.
 
-    Steps take turns, so that what drifts hits all; there are at least ``rounds`` rounds, and more until ``limit``
-    seconds are over. The first round warms up and counts only where it is the only one.
+    Not elapsed time, and the least of the rounds: what else runs on the machine only ever adds. Steps take turns, so
+    that what drifts hits all; there are at least ``rounds`` rounds, and more until ``limit`` seconds are over.
     """
     times: dict[str, list[float]] = {name: [] for name in steps}
     end, done = time.monotonic() + limit, 0
@@ -46,7 +45,7 @@ def cpu_seconds(steps: Mapping[str, Callable[[], object]], rounds: int = 4, limi
             step()
             times[name].append(time.process_time() - start)
         done += 1
-    return {name: statistics.median(values[1:] or values) for name, values in times.items()}
+    return {name: min(values) for name, values in times.items()}
 
 
 def product_rate(dtype: torch.dtype, n: int = 512) -> float:

@@ -21,6 +21,7 @@ from ontogeny.streams import stream
 from ontogeny.training.train import next_token_loss
 
 VOCABULARY, LENGTH, RANK = 2048, 128, 0.1
+SECONDS = 15.0  # for each shape and precision, and more where four rounds take longer
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def _measure(shape: Shape, dtype: torch.dtype, rate: float, *, slow: bool) -> It
     whole = dtype == torch.float32
     models = {"ours": ours, DENSE: dense, FREE: free} | ({PARAMETRIZE: parametrized, LOW_RANK: low} if whole else {})
     steps = {name: training_step(make(shape), shape.batch, dtype) for name, make in models.items()}
-    seconds = cpu_seconds(steps, rounds=2 if slow else 4, limit=0 if slow else 12)
+    seconds = cpu_seconds(steps, rounds=2 if slow else 4, limit=SECONDS)
     mine, plain, rest = (seconds.pop(name) if name == "ours" else seconds[name] for name in ("ours", DENSE, FREE))
     dense_flops, our_flops = (flops * shape.batch * LENGTH for flops in body_flops(shape))
     at = f"d {shape.d} × {shape.layers}, batch {shape.batch}, {'fp32' if whole else 'bf16'}"

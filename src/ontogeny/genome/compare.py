@@ -139,8 +139,8 @@ def compare(
     align maps the second genome's residual stream onto the first's, by a permutation of its coordinates ("permute") or
     an orthogonal matrix ("orthogonal"), fitted on residual sides of odd layers; only residual sides of even layers are
     reported. Aligning raises overlap by itself, so its chance values and p come from 199 refits with the second
-    genome's layers permuted within each role. A pair costs about 5
-    s at width 96 with 3 layers, and at 576 with 30 layers a quarter of an hour (permute) or one hour (orthogonal).
+    genome's layers permuted within each role. Costs, a pair on one
+    thread (permute, orthogonal): 5 s, 12 s at width 96 × 3 layers; about 28 and 40 minutes at 576 × 30.
     Raises InputError on fewer than two genomes, mixed kinds, no site in common, or an alignment of masks, of genomes of
     different widths, or of genomes without both odd and even layers.
     """

@@ -169,7 +169,7 @@ def _certified(
     below: float | None,
     method: Literal["gram", "svd"],
 ) -> Decomposition:
-    scale = max(float(A.max()), -float(A.min())) * np.sqrt(A.size)  # an upper bound on σ₁ where the window doesn't hold it
+    scale = max(A.max(), -A.min()) * np.sqrt(A.size)  # an upper bound on σ₁ where the window doesn't hold it
     largest = float(above or S[0])
     residual = float(np.linalg.norm(A @ right - left * S))
     gaps = ([S[-1] - below] if below is not None else [S[-1]]) + ([above - S[0]] if above is not None else [])

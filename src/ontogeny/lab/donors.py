@@ -75,6 +75,9 @@ def train_donor(recipe: DonorRecipe, setting: Setting, lab: Lab) -> dict[str, An
         )
         if history.stop_reason == "non-finite":
             raise InputError(f"donor {recipe.index} diverged after step {history.stopped_at}: lower donor_rates")
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
         model.save_pretrained(directory)  # type: ignore[operator]
         record = _record(recipe.id, history.losses[-1], setting, lab) | {"index": recipe.index}
         result = record | outcome(history) | describe_cost(model, history, setting) | {"recipe": asdict(recipe)}

@@ -45,6 +45,7 @@ def run_experiment(
     preset, store, shown = scale(scale_name, settings), open_store(root), console()
     rates = laptop_rates() if (name, scale_name) == ("convergence", "demo") else None
     plan = prepare(name, preset, store, donors=donors, text=text, table=table, rates=rates)
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # transformers' own, of every model read or saved from here on
     workers = workers or os.cpu_count() or 1
     if not assess(plan.experiment, store).complete:
         with progress(shown) as report, ENGINES[engine](workers) as mapper:

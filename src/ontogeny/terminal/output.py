@@ -59,7 +59,7 @@ def signed(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:+.{digits}f}"
 
 
-def count(value: float | None) -> str:
+def count(value: float | int | None) -> str:
     """A large count, shortened: 1.2 M."""
     if value is None:
         return "–"

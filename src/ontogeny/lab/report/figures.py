@@ -83,12 +83,16 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 def render(figure: Figure, name: str, alt: str, caption: str) -> Drawing:
     """SVG and PNG (200 dots an inch) of a figure, without dates; ids are made unique by the figure's name."""
     import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     text, image = StringIO(), BytesIO()
     with mpl.rc_context(STYLE):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Title": alt})
-        figure.set_layout_engine("none")  # laid out once: the same in both, and half the time
-        figure.savefig(image, format="png", dpi=200, metadata={"Software": None, "Description": alt})
+        figure.get_layout_engine().execute(figure)
+        figure.set_layout_engine("none")  # laid out once; the canvases draw once each, where savefig draws twice
+        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None, "Title": alt})
+        figure.set_dpi(200)
+        FigureCanvasAgg(figure).print_png(image, metadata={"Software": None, "Description": alt})
     svg = text.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     prefix = re.sub(r"\W", "-", name)
@@ -291,11 +295,11 @@ def overlap_map(pairs: Sequence[Mapping[str, Any]], experiment: Experiment) -> F
     labels = sorted({key[:2] for key in cells}, key=lambda key: (order.get(key[0], len(ROLES)), key))
     layers = sorted({key[2] for key in cells})
     z = np.array([[np.mean(cells.get((*label, layer), [math.nan])) for layer in layers] for label in labels])
-    title = f"Donors' overlap, {ALIGNMENTS[pairs[0]['align']]}: mean z over {_count(len(pairs), 'pair')}"
+    title = f"Donors' overlap, {ALIGNMENTS[pairs[0]['align']]}: mean z (pairs: {len(pairs)})"
     figure, axes = _canvas(title, setting_line(experiment), 1.3 + 0.26 * len(labels))
     bound = max(3.0, float(np.nanmax(np.abs(z))))
     places = range(len(layers)), range(len(labels))
-    image = axes.pcolormesh(*places, z, cmap="PuOr", vmin=-bound, vmax=bound, shading="nearest")
+    image = axes.pcolormesh(*places, z, cmap="PuOr", vmin=-bound, vmax=bound, shading="nearest", edgecolor="face")
     axes.invert_yaxis()
     if len(layers) <= 12:
         for (i, j), value in np.ndenumerate(z):
@@ -308,7 +312,7 @@ def overlap_map(pairs: Sequence[Mapping[str, Any]], experiment: Experiment) -> F
     axes.set(xlabel="layer")
     axes.grid(visible=False)
     bar = figure.colorbar(image, ax=axes, label="z (standard deviations above chance)", pad=0.02)
-    bar.solids.set_rasterized(False)  # lines alone: no image inside the SVG
+    bar.solids.set(rasterized=False, edgecolor="face")  # no image inside the SVG, and no hairlines
     return figure
 
 
@@ -336,7 +340,7 @@ def rates(assessment: Assessment, mode: str) -> Figure:
         axes.minorticks_off()
         axes.set(xlabel=f"peak rate of {axis}", ylabel="tuning loss (nats a token)" if index == 0 else "")
     handles, labels = np.atleast_1d(panels)[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower left", ncols=5, frameon=False, columnspacing=1.0)
+    figure.legend(handles, labels, loc="outside lower left", ncols=4, frameon=False, columnspacing=1.0)
     return figure
 
 
@@ -388,10 +392,6 @@ def donors_and_draws(donors: Sequence[float], draws: Sequence[float], experiment
     axes.set(xlabel="test loss (nats a token), embeddings fresh", ylim=(1.5, -0.5))
     axes.grid(axis="y", visible=False)
     return figure
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + ("s" if number != 1 else "")
 
 
 def _signed(value: float, digits: int) -> str:

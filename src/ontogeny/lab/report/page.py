@@ -205,7 +205,7 @@ def _of_convergence(name: str, assessment: Assessment) -> dict[str, tuple[Drawin
     if attributed := convergence.attributed(assessment):
         parts = {"total": attributed.total, "coherence": attributed.coherence} | dict(attributed.shapley)
         alt = "Attribution, nats: " + "; ".join(f"{k} {tables.show(i, '±+.3f')}" for k, i in parts.items()) + "."
-        caption = "Coherence and the three Shapley values sum to donor − random; grey: interactions."
+        caption = "Means and 95 % intervals, embeddings frozen; grey: the interactions behind the Shapley values."
         found["attribution"] = (
             figures.render(figures.attribution(attributed, experiment), f"{name}-attribution", alt, caption),
         )

@@ -1,0 +1,141 @@
+"""The benchmarks at tiny sizes: every field is there and means what it says. Speed is not tested here."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from ontogeny.benchmarks import extraction, training
+from ontogeny.benchmarks.bench import run_benchmarks
+from ontogeny.benchmarks.extraction import extraction_flops, make_checkpoint, peak_bytes, sine
+from ontogeny.benchmarks.measure import cpu_seconds, product_rate
+from ontogeny.benchmarks.training import Free, Shape, body_flops, dense, free, low, ours, parametrized, training_step
+from ontogeny.errors import InputError
+from ontogeny.genome.checkpoint import open_checkpoint
+from ontogeny.model.layers import SubspaceLinear
+from ontogeny.training.train import next_token_loss
+
+TINY = Shape(32, 1, 2)
+CONFIG = extraction.CONFIG | {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 64,
+}
+FIELDS = ["name", "value", "unit", "peers", "ratio", "bound", "target", "met"]
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extraction, "ACCURACY_SHAPE", (48, 40))
+    monkeypatch.setattr(extraction, "TIMED_SHAPES", {(60, 40): 1.0, (50, 50): 1.7})
+    monkeypatch.setattr(extraction, "SQUARE_ONLY", 45)
+    monkeypatch.setattr(extraction, "CONFIG", CONFIG)
+    monkeypatch.setattr(training, "SHAPES", (TINY,))
+    monkeypatch.setattr(training, "LENGTH", 8)
+    monkeypatch.setattr(training, "SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_every_entry_has_its_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    run_benchmarks("all", as_json=True)
+    entries = json.loads(capsys.readouterr().out)
+    assert len({entry["name"] for entry in entries}) == len(entries) >= 15
+    for entry in entries:
+        assert list(entry) == FIELDS
+        assert math.isfinite(entry["value"])
+        assert (entry["target"] is None) == (entry["met"] is None)
+        assert all("@" in name and math.isfinite(value) for name, value in entry["peers"].items())
+        if entry["ratio"] is not None:
+            first = next(iter(entry["peers"].values()))
+            assert entry["ratio"] == pytest.approx(first / entry["value"])
+    met = {entry["name"]: entry["met"] for entry in entries}
+    accuracy = [name for name in met if "error" in name or "certificate" in name]
+    assert len(accuracy) == 7
+    assert all(met[name] for name in accuracy)
+    assert all(entry["bound"] > 0 for entry in entries if entry["name"].startswith(("whole step,", "leading")))
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_table_shows_values_and_peers(capsys: pytest.CaptureFixture[str]) -> None:
+    run_benchmarks("training", as_json=False)
+    shown = capsys.readouterr().out
+    assert "whole step, d 32 × 1, batch 2, fp32" in shown
+    assert f"torch.nn.utils.parametrize@{torch.__version__}" in shown
+
+
+def test_an_unknown_benchmark_is_an_input_error() -> None:
+    with pytest.raises(InputError, match="expected extraction, training or all"):
+        run_benchmarks("sorting", as_json=False)
+
+
+def test_sine_of_a_known_angle() -> None:
+    plane = torch.eye(4)[:, :2]
+    angle = torch.tensor(0.3)
+    turned = torch.stack([plane[:, 0], torch.tensor([0, angle.cos(), angle.sin(), 0])], dim=1)
+    assert sine(plane, turned) == pytest.approx(math.sin(0.3), rel=1e-6)
+    assert sine(plane, plane.flip(1)) == 0
+
+
+def test_flops_by_hand() -> None:
+    assert extraction_flops((3, 5)) == extraction_flops((5, 3)) == 3 * 3 * 5 + 4 / 3 * 27
+    full, core = body_flops(TINY)  # 4 of 32×32 at rank 3; feed-forward width 96: 3 of 96×32 at rank 3
+    assert full == 6 * (4 * 32 * 32 + 3 * 96 * 32)
+    assert core == 4 * (4 * 3 * 64 + 6 * 9) + 3 * (4 * 3 * 128 + 6 * 9)
+
+
+def test_the_checkpoint_has_the_shapes_it_should(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path, CONFIG)
+    checkpoint = open_checkpoint(tmp_path)
+    assert len({stored.file for stored in checkpoint.tensors.values()}) == 2
+    assert {stored.dtype for stored in checkpoint.tensors.values()} == {"BF16"}
+    shapes = {site.name.removeprefix("layers.0."): site.shape for site in checkpoint.sites}
+    assert shapes["attention.key"] == (16, 32)
+    assert shapes["mlp.down"] == (32, 64)
+    assert set(checkpoint.embeddings()) == {"model.embed_tokens.weight"}
+
+
+def test_parametrize_is_the_same_model() -> None:
+    windows = torch.arange(18).reshape(2, 9)
+    losses = [next_token_loss(make(TINY), windows).item() for make in (ours, parametrized)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    trained = [sum(p.numel() for p in make(TINY).parameters() if p.requires_grad) for make in (ours, parametrized)]
+    assert trained[0] == trained[1]
+
+
+@pytest.mark.parametrize("make", [dense, ours, low, parametrized, free])
+def test_a_step_trains_every_parameter(make: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "LENGTH", 8)
+    model = make(TINY)  # type: ignore[operator]
+    before = [p.detach().clone() for p in model.parameters()]
+    training_step(model, 2, torch.float32)()
+    assert all(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+    assert any(isinstance(m, SubspaceLinear) for m in model.modules()) == (make is ours)
+
+
+@pytest.mark.parametrize("d_out", [3, 5, 9])
+def test_a_free_layer_has_the_shape_and_keeps_gradients_flowing(d_out: int) -> None:
+    x = torch.randn(2, 4, 5, requires_grad=True)
+    layer = Free(d_out)
+    y = layer(x)
+    assert y.shape == (2, 4, d_out)
+    assert y.requires_grad
+    assert layer(x).data_ptr() == y.data_ptr()
+    y.sum().backward()
+    assert x.grad is not None
+    assert x.grad.shape == x.shape
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert Free(d_out)(x).dtype == torch.bfloat16
+
+
+def test_times_and_rates_are_positive() -> None:
+    calls: list[str] = []
+    seconds = cpu_seconds({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=3)
+    assert calls == ["a", "b"] * 3
+    assert all(value >= 0 for value in seconds.values())
+    assert product_rate(torch.float64, n=64) > 0
+    assert peak_bytes() > 10e6
