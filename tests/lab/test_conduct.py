@@ -26,7 +26,7 @@ from ontogeny.lab.store import Store, open_store, write_json
 from ontogeny.terminal.lab import run_experiment
 
 CIRCUMSTANCE = ("seconds", "peak_memory", "tokens_per_second", "host")
-PATIENCE = 120.0  # seconds that a process is given on a busy machine
+PATIENCE = 300.0  # seconds that a process is given on a busy machine
 
 
 @pytest.fixture(scope="session")

@@ -208,7 +208,8 @@ def orthonormality_error(Q: Float[Tensor, "d k"]) -> float:
 def haar(d: int, k: int, generator: torch.Generator) -> Float[Tensor, "d k"]:
     """A uniformly random k-frame in R^d, float64: QR of a Gaussian, signs fixed (Mezzadri 2007)."""
     Q, R = torch.linalg.qr(torch.randn(d, k, generator=generator, dtype=torch.float64))
-    return Q * R.diagonal().sign()
+    frame: Tensor = Q * R.diagonal().sign()
+    return frame
 
 
 def canonical_basis(Q: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:

@@ -152,7 +152,8 @@ def _contrast_line(summary: ContrastSummary) -> str:
     check = ", null by symmetry: a check of the harness" if contrast.check else ""
     return (
         f"Embeddings {contrast.embeddings}: {contrast.treatment} is {relation} {contrast.control} by "
-        f"{i.mean:+.3f} nats [{i.low:+.3f}, {i.high:+.3f}], n {i.n}; that it is better: {summary.verdict.word}{code}{check}."
+        f"{i.mean:+.3f} nats [{i.low:+.3f}, {i.high:+.3f}], n {i.n}; that it is better: {summary.verdict.word}{code}"
+        f"{check}."
     )
 
 
