@@ -7,7 +7,7 @@ import scipy.linalg  # noqa: F401  (its BLAS must be there to be limited)
 import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 hook = install_import_hook("ontogeny", "beartype.beartype")
 settings.register_profile("ontogeny", deadline=None, max_examples=50, derandomize=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ontogeny.errors import CheckpointError, InputError
 from ontogeny.genome.checkpoint import Checkpoint, open_checkpoint
-from ontogeny.genome.extract import RECIPES, Recipe, extract, rank_of, share_of, with_rank
+from ontogeny.genome.extract import Recipe, extract, rank_of, share_of
 from ontogeny.genome.genome import Genome, Mask, Subspace, load, save
 from ontogeny.genome.linalg import haar
 from ontogeny.genome.sites import Site
@@ -134,6 +134,9 @@ def test_impossible_ranks(rank: Any, llama: Checkpoint) -> None:
         ({"density": "0%"}, "density"),
         ({"density": "101%"}, "density"),
         ({"density": "0.1"}, "density"),
+        ({"rank": "10%", "select": "best"}, "expected top, middle, bottom"),
+        ({"rank": "10%", "basis": "Canonical"}, "expected canonical, singular"),
+        ({"density": "10%", "scope": "layer"}, "expected matrix, global"),
     ],
 )
 def test_impossible_recipes(keys: dict[str, Any], said: str) -> None:
@@ -141,12 +144,7 @@ def test_impossible_recipes(keys: dict[str, Any], said: str) -> None:
         Recipe(**keys)
 
 
-def test_recipes_by_name() -> None:
-    for name, recipe in RECIPES.items():
-        assert recipe("0.5" if name == "energy" else "50%") != recipe("0.25" if name == "energy" else "25%")
-        with pytest.raises(InputError):
-            recipe("many")
-    assert with_rank(Recipe("10%", select="middle"), 5) == Recipe(5, select="middle")
+def test_share() -> None:
     assert share_of(" 12.5 %", "density") == 0.125
 
 

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ from ontogeny.genome.spectrum import rank_for_energy
 
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
+SELECT, BASES, SCOPES = ("top", "middle", "bottom"), ("canonical", "singular"), ("matrix", "global")
 PARALLEL = 2**22  # entries; matrices up to here are decomposed one a core, larger ones with all cores on each
 
 
@@ -55,6 +56,9 @@ class Recipe:
         given = [key for key in ("rank", "energy", "density") if getattr(self, key) is not None]
         if len(given) != 1:
             raise InputError(f"expected one of rank, energy and density, found {' and '.join(given) or 'none'}")
+        for option, known in (("select", SELECT), ("basis", BASES), ("scope", SCOPES)):
+            if getattr(self, option) not in known:
+                raise InputError(f"{option} {getattr(self, option)!r}: expected {', '.join(known)}")
         if self.energy is not None and not 0 < self.energy <= 1:
             raise InputError(f"energy {self.energy} is not a share: give a number above 0 and at most 1")
         if self.energy is not None and self.select != "top":
@@ -63,24 +67,6 @@ class Recipe:
             rank_of(self.rank, 10**9)
         if self.density is not None:
             share_of(self.density, "density")
-
-
-RECIPES: dict[str, Callable[[str], Recipe]] = {
-    "top": lambda rank: Recipe(rank),
-    "middle": lambda rank: Recipe(rank, select="middle"),
-    "bottom": lambda rank: Recipe(rank, select="bottom"),
-    "fold-norms": lambda rank: Recipe(rank, fold_norms=True),
-    "energy": lambda energy: Recipe(energy=_number(energy)),
-    "mask": lambda density: Recipe(density=density),
-    "mask-global": lambda density: Recipe(density=density, scope="global"),
-}
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"energy {text!r}: expected a number above 0 and at most 1, e.g. 0.9") from None
 
 
 def share_of(text: str, what: str) -> float:
@@ -207,8 +193,3 @@ def _largest(magnitudes: Tensor, share: float) -> Tensor:
     keep = np.zeros(flat.size, dtype=bool)
     keep[np.argpartition(flat, flat.size - count)[flat.size - count :]] = True
     return torch.from_numpy(keep).view(magnitudes.shape)
-
-
-def with_rank(recipe: Recipe, rank: str | int) -> Recipe:
-    """The same recipe at another rank."""
-    return replace(recipe, rank=rank)

@@ -42,8 +42,9 @@ class Certificate:
         return self.reason == ""
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict, with ``passed``."""
-        return asdict(self) | {"passed": self.passed}
+        """A plain dict, with ``passed``. Two figures are rounded: exact ones give away ratios of singular values."""
+        rounded = {"residual": float(f"{self.residual:.0e}"), "error_bound": float(f"{self.error_bound:.0e}")}
+        return asdict(self) | rounded | {"passed": self.passed}
 
 
 @dataclass(frozen=True, eq=False)
