@@ -46,12 +46,13 @@ def _fail(message: str, status: int) -> None:
     sys.exit(status)
 
 
-def _version(value: bool) -> None:
+def _version(value: bool) -> bool:
     if value:
         from ontogeny import __version__
 
         print(__version__)
         raise typer.Exit
+    return value
 
 
 @app.callback()
