@@ -80,7 +80,8 @@ def train_donor(recipe: DonorRecipe, setting: Setting, lab: Lab) -> dict[str, An
         disable_progress_bar()
         model.save_pretrained(directory)  # type: ignore[operator]
         record = _record(recipe.id, history.losses[-1], setting, lab) | {"index": recipe.index}
-        result = record | outcome(history) | describe_cost(model, history, setting) | {"recipe": asdict(recipe)}
+        result = record | outcome(history) | describe_cost(model, history, setting)
+        result |= {"recipe": asdict(recipe), "host": host()}
         write_json(directory / "result.json", result)
         clear_checkpoint(directory)
     return read_json(directory / "result.json")

@@ -10,6 +10,7 @@ import torch
 from ontogeny.genome.extract import rank_of
 from ontogeny.lab.conduct import axes, tuned_cells
 from ontogeny.lab.experiment import Arm, Experiment
+from ontogeny.lab.rates import START
 from ontogeny.lab.scales import SCALES, Scale
 from ontogeny.model.constrain import site_shapes
 from ontogeny.model.cost import flops_per_token
@@ -28,9 +29,9 @@ class Estimate:
 
     what: str
     runs: int
-    flops: float
-    memory: float
-    disk: float
+    flops: int
+    memory: int
+    disk: int
     seconds: float
 
 
@@ -43,7 +44,7 @@ def estimate(experiment: Experiment, scale: Scale, flops_per_second: float, *, t
         shapes.layers * shapes.width * ACTIVATIONS_PER_LAYER + 3 * experiment.setting.model["vocab_size"]
     )
 
-    def line(what: str, runs: int, flops_per_token: float, steps: int, disk: float = BYTES_PER_RUN) -> Estimate:
+    def line(what: str, runs: int, flops_per_token: int, steps: int, disk: int = BYTES_PER_RUN) -> Estimate:
         flops = flops_per_token * tokens * steps
         return Estimate(what, runs, flops, memory, disk, flops / flops_per_second)
 
@@ -51,10 +52,12 @@ def estimate(experiment: Experiment, scale: Scale, flops_per_second: float, *, t
     if trained_donors:
         lines.append(line("donor", scale.donors, shapes.dense, scale.donor_steps, 4 * shapes.parameters))
     searched = {(mode, arm.name) for mode, arm in tuned_cells(experiment)} if experiment.rates is None else set()
+    counted: set[tuple[str, int]] = set()
     for mode, arm in experiment.cells():
         cost = shapes.flops(arm, experiment.setting.rank)
-        runs = arm.replicates or experiment.replicates
-        lines.append(line(f"{mode} {arm.name}", runs, cost, experiment.setting.steps))
+        runs = {(run.id, run.replicate) for run in experiment.runs(mode, arm, START)} - counted  # some arms share runs
+        counted |= runs
+        lines.append(line(f"{mode} {arm.name}", len(runs), cost, experiment.setting.steps))
         if (mode, arm.name) in searched:
             guess = sum(TUNING_RUNS[axis] for axis in axes(mode))
             lines.append(line(f"{mode} {arm.name}, tuning (about)", guess, cost, experiment.setting.steps))
@@ -66,16 +69,18 @@ class _Shapes:
     parameters: int
     width: int
     layers: int
-    dense: float
+    dense: int
     body: Mapping[str, tuple[int, int]]
 
-    def flops(self, arm: Arm, rank: str) -> float:
+    def flops(self, arm: Arm, rank: str) -> int:
         """Training FLOPs a token of an arm."""
         if arm.constraint == "dense":
             return self.dense
         total = self.dense
         for m, n in self.body.values():
             k = rank_of(rank, min(m, n))
+            if arm.constraint == "low-rank-equal":
+                k = max(1, round(k * k / (m + n)))
             constrained = 4 * k * (m + n) + 6 * k * k if arm.constraint == "subspace" else 6 * k * (m + n)
             total += constrained - 6 * m * n
         return total

@@ -111,7 +111,13 @@ def prepare(
     return Plan(experiment, Lab(store, paths), recipes)
 
 
-def outline(name: str, scale: Scale, donors: Sequence[str], table: str) -> Experiment:
+def outline(
+    name: str,
+    scale: Scale,
+    donors: Sequence[str],
+    table: str,
+    rates: Mapping[str, Mapping[str, Rates]] | None = None,
+) -> Experiment:
     """The experiment as ``prepare`` would declare it, without reading a text or writing a store: for its costs."""
     given = _given(donors)
     model = _donor_model(given[0][2], scale, 0) if given else scale.model(scale.vocabulary)
@@ -126,6 +132,7 @@ def outline(name: str, scale: Scale, donors: Sequence[str], table: str) -> Exper
         given=bool(given),
         table=table,
         audit=scale.audit,
+        rates=rates,
     )
 
 

@@ -73,7 +73,7 @@ def run(run: Run, lab: Lab) -> dict[str, Any]:
         cost = describe_cost(model, history, run.setting)
         references = lab_references(run.setting, lab)[run.split]
         frames = frame_statistics(genome, _embedding(run, lab)) if genome else {}
-        identity = {"kind": "arm", "id": run.id, "replicate": run.replicate, "arm": run.arm.name}
+        identity = {"kind": "arm", "id": run.id, "replicate": run.replicate, "host": host()}
         result = identity | run.recipe | outcome(history) | {"references": references, "frames": frames} | cost
         write_json(directory / "result.json", result | {"arm": run.arm.name, "arm_recipe": run.recipe["arm"]})
         clear_checkpoint(directory)

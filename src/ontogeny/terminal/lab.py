@@ -43,7 +43,7 @@ def run_experiment(
     choose(table, ("primary", "full"), "--table")
     find_experiment(name)
     preset, store, shown = scale(scale_name, settings), open_store(root), console()
-    rates = laptop_rates() if (name, scale_name) == ("convergence", "demo") else None
+    rates = fixed_rates(name, scale_name)
     plan = prepare(name, preset, store, donors=donors, text=text, table=table, rates=rates)
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # transformers' own, of every model read or saved from here on
     workers = workers or os.cpu_count() or 1
@@ -53,10 +53,12 @@ def run_experiment(
     show_assessment(plan.experiment, store, shown)
 
 
-def laptop_rates() -> dict[str, dict[str, Rates]]:
-    """The rates that the committed laptop sweep chose: what the demo uses instead of tuning its own."""
+def fixed_rates(name: str, scale_name: str) -> dict[str, dict[str, Rates]] | None:
+    """The rates that the committed laptop sweep chose: what the demo uses instead of tuning its own. Others tune."""
     from importlib.resources import files
 
+    if (name, scale_name) != ("convergence", "demo"):
+        return None
     chosen = json.loads(files("ontogeny.lab").joinpath("laptop_rates.json").read_text())["rates"]
     return {mode: {arm: Rates(**pair) for arm, pair in arms.items()} for mode, arms in chosen.items()}
 
@@ -156,7 +158,7 @@ def dry_run(
 
     choose(table, ("primary", "full"), "--table")
     preset = scale(scale_name, settings)
-    experiment = outline(name, preset, donors, table)
+    experiment = outline(name, preset, donors, table, fixed_rates(name, scale_name))
     workers = workers or os.cpu_count() or 1
     speed = measured_flops_per_second()
     lines = estimate(experiment, preset, speed, trained_donors=not (donors or preset.hub_donors))
@@ -288,6 +290,8 @@ def import_store(file: Path, root: Path) -> None:
     for path, value in found.items():
         if not (store.root / path).exists():
             write_json(store.root / path, value)
+            if "host" in value:
+                write_json((store.root / path).with_name("run.json"), {"host": value["host"]})
     console().print(f"{root}: {len(found)} lines", highlight=False)
 
 
