@@ -66,8 +66,8 @@ SCALES = {
         steps=5, rank="25%", replicates=2, windows=8, evaluate_at=(2, 5), decisive=False,
     ),
     "demo": Scale(
-        "demo", width=64, layers=3, heads=4, ffn=176, vocabulary=1024, length=64, batch=32, donors=4, donor_steps=400,
-        steps=150, rank="25%", replicates=3, windows=128, evaluate_at=(25, 50, 100, 150), decisive=False,
+        "demo", width=64, layers=3, heads=4, ffn=176, vocabulary=1024, length=64, batch=32, donors=4, donor_steps=350,
+        steps=200, rank="25%", replicates=3, windows=128, evaluate_at=(25, 50, 100, 150, 200), decisive=False,
     ),
     "laptop": Scale(
         "laptop", width=96, layers=3, heads=4, ffn=256, vocabulary=1024, length=64, batch=16, donors=5,
