@@ -1,4 +1,4 @@
-"""A store with one small convergence experiment in it, run once a test session whatever the number of test processes."""
+"""A store with one small convergence experiment in it, run once a session whatever the number of test processes."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from ontogeny.lab.store import Store, open_store
 from ontogeny.streams import numpy_stream
 
 SETTINGS = ("steps=3", "donor_steps=4", "windows=4", "batch=4", "replicates=2", "evaluate_at=2,3")
-WORDS = "the of a gene net axis rank core mask layer token grows keeps drops spans reads writes".split()
+WORDS = ("the", "of", "a", "gene", "net", "axis", "rank", "core", "mask", "layer", "token", "grows", "keeps", "drops")
 
 
 def write_text(path: Path, documents: int = 400, words: int = 60) -> Path:
@@ -27,6 +27,17 @@ def write_text(path: Path, documents: int = 400, words: int = 60) -> Path:
                 chosen.append(WORDS[at])
             file.write(json.dumps({"text": " ".join(chosen)}) + "\n")
     return path
+
+
+def write_tokenizer(directory: Path, vocabulary: int) -> None:
+    """A word-level tokenizer over the smoke text's words, of any vocabulary."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = {word: index for index, word in enumerate(["<unk>", "</s>", *WORDS])}
+    words |= {f"unused{index}": index for index in range(len(words), vocabulary)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(directory / "tokenizer.json"))
 
 
 def session_folder(factory: pytest.TempPathFactory) -> Path:

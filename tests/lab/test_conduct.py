@@ -59,9 +59,7 @@ def test_every_cell_has_its_runs(store: Store) -> None:
 
 
 def _evaluated(store: Store) -> list[tuple[str, int]]:
-    return [
-        (run.id, run.replicate) for cell in evaluated_runs(smoke.declared(store), store).values() for run in cell
-    ]
+    return [(run.id, run.replicate) for cell in evaluated_runs(smoke.declared(store), store).values() for run in cell]
 
 
 def test_frozen_embeddings_tune_the_body_alone(store: Store) -> None:
@@ -139,7 +137,7 @@ def test_a_donor_that_diverges_is_named(store: Store, tmp_path: Path) -> None:
     (tmp_path / "tokens").symlink_to(store.root / "tokens")
     setting = experiment.setting
     recipe = DonorRecipe(setting.model, setting.tokens, 32, 4, 4, Rates(1e30, 1e30), windows=4, index=7)
-    with pytest.raises(InputError, match="donor 7 diverged after step .*: lower donor_rates"):
+    with pytest.raises(InputError, match=r"donor 7 diverged after step .*: lower donor_rates"):
         train_donor(recipe, setting, lab)
     assert not (tmp_path / "donors" / recipe.id / "result.json").exists()
 

@@ -86,7 +86,7 @@ def test_order_of_model_keys_is_not_in_the_id() -> None:
     assert replace(RUN, setting=replace(SETTING, model=dict(reversed(MODEL.items())))).id == RUN.id
 
 
-RATES_OF_ALL = {"fresh": {name: RATES for name in ("donor", "random", "rotated", "coherent", "dense")}}
+RATES_OF_ALL = {"fresh": dict.fromkeys(("donor", "random", "rotated", "coherent", "dense"), RATES)}
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,7 @@ def prepare(
     """
     declare = find_experiment(name)
     given = _given(donors or scale.hub_donors)
-    for short in {min(site.shape) for *_, donor in given for site in donor.sites} or {min(scale.width, scale.ffn)}:
-        rank_of(scale.rank, short)
+    _check_rank(scale, given)
     corpus = read_corpus(tuple(text) or (scale.text,), max_characters=_characters(scale))
     tokenizer = load_tokenizer(given[0][1]) if given else train_tokenizer(corpus, scale.vocabulary)
     tokens = tokenise(corpus, tokenizer, end_token(tokenizer, given[0][1] if given else None), store.root / "tokens")
@@ -120,6 +119,7 @@ def outline(
 ) -> Experiment:
     """The experiment as ``prepare`` would declare it, without reading a text or writing a store: for its costs."""
     given = _given(donors)
+    _check_rank(scale, given)
     model = _donor_model(given[0][2], scale, 0) if given else scale.model(scale.vocabulary)
     ids = tuple(one[0] for one in given) or tuple(f"donor-{index + 1}" for index in range(scale.donors))
     return find_experiment(name)(
@@ -134,6 +134,11 @@ def outline(
         audit=scale.audit,
         rates=rates,
     )
+
+
+def _check_rank(scale: Scale, given: Sequence[tuple[str, Path, Checkpoint]]) -> None:
+    for short in {min(site.shape) for *_, donor in given for site in donor.sites} or {min(scale.width, scale.ffn)}:
+        rank_of(scale.rank, short)
 
 
 def _given(donors: Sequence[str]) -> list[tuple[str, Path, Checkpoint]]:

@@ -19,9 +19,10 @@ from ontogeny.lab.statistics import Attribution, Equivalence, Interval, Variance
 from ontogeny.lab.store import Store, read_json
 
 REASONS = {
-    "n": "fewer than 5 replicates, or donors",
+    "n": "fewer than 5 replicates",
+    "donors": "fewer than 5 donors",
     "scale": "this scale decides nothing",
-    "gate": "uninformative: an arm is not past its bigram",
+    "gate": "uninformative: an arm is not past its bigram, or a donor not by 0.3 nats",
     "rate unresolved": "a best learning rate lies at the grid's edge",
     "straddles": "the interval holds 0.02 nats",
     "sign at second-best rate": "the sign isn't the same at the second-best rates",

@@ -1,0 +1,93 @@
+"""What a plan says it costs is what running it then costs."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import smoke
+import torch
+
+from ontogeny.lab.estimate import Estimate, estimate, measured_flops_per_second
+from ontogeny.lab.judge import assess
+from ontogeny.lab.prepare import outline
+from ontogeny.lab.scales import scale
+from ontogeny.lab.store import Store
+
+SMOKE = scale("smoke", smoke.SETTINGS)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return smoke.smoke_store(tmp_path_factory)
+
+
+def lines_of(experiment: Any, **options: Any) -> dict[str, Estimate]:
+    found = estimate(experiment, SMOKE, 1e9, **{"trained_donors": True} | options)
+    assert len({line.what for line in found}) == len(found)
+    return {line.what: line for line in found}
+
+
+def test_flops_are_those_of_the_results(store: Store) -> None:
+    experiment = smoke.declared(store)
+    lines = lines_of(experiment)
+    for (mode, name), arm in assess(experiment, store).arms.items():
+        if mode == "fresh":
+            assert arm.flops == lines[f"{mode} {name}"].flops, name
+        else:
+            assert arm.flops is not None
+            assert arm.flops <= lines[f"{mode} {name}"].flops, "a frozen head costs less"
+
+
+def test_flops_of_every_kind_of_arm(store: Store) -> None:
+    """Against the model as built, where the kinds differ."""
+    from ontogeny.lab.experiment import Rates, Run
+    from ontogeny.lab.run import Lab, build
+    from ontogeny.model.cost import flops_per_token
+
+    experiment = smoke.declared(store)
+    setting = experiment.setting
+    full = replace(outline("convergence", SMOKE, [], "full"), setting=setting)
+    lab = Lab(store, {donor: store.root / "donors" / donor for donor in setting.donors})
+    lines = estimate(full, SMOKE, 1e9, trained_donors=True)
+    shown = {line.what: line.flops for line in lines}
+    per_step = setting.batch * setting.length * setting.steps
+    expected = {name: shown[f"fresh {name}"] / per_step for name in ("low-rank", "low-rank-equal", "middle")}
+    for name, flops in expected.items():
+        model, _ = build(Run(setting, full.arm(name), "fresh", Rates(0.1, 0.1), "test", 1), lab)
+        assert flops_per_token(model, setting.length) == pytest.approx(flops, rel=0.02)
+
+
+def test_runs_are_counted_once(store: Store) -> None:
+    experiment = smoke.declared(store)
+    evaluated = [line for name, line in lines_of(experiment).items() if "tuning" not in name and name != "donor"]
+    assert sum(line.runs for line in evaluated) == assess(experiment, store).expected
+
+
+def test_time_is_flops_over_speed() -> None:
+    experiment = outline("convergence", SMOKE, [], "primary")
+    for line in lines_of(experiment).values():
+        assert line.seconds == pytest.approx(line.flops / 1e9)
+        assert min(line.flops, line.memory, line.disk) > 0
+
+
+def test_given_donors_and_fixed_rates_cost_nothing() -> None:
+    from ontogeny.terminal.lab import fixed_rates
+
+    assert "donor" not in lines_of(outline("convergence", SMOKE, [], "primary"), trained_donors=False)
+    demo = scale("demo")
+    experiment = outline("convergence", demo, [], "primary", fixed_rates("convergence", "demo"))
+    lines = estimate(experiment, demo, 1e9, trained_donors=True)
+    assert [line.what for line in lines] == ["donor", *(f"fresh {arm.name}" for arm in experiment.arms)]
+
+
+def test_tuning_guess_is_of_the_right_size(store: Store) -> None:
+    """The search decides; the guess stays within a factor of two of what it asked for here."""
+    tuned = sum(result["kind"] == "arm" and result["split"] == "tune" for result in store.results())
+    guess = sum(line.runs for name, line in lines_of(smoke.declared(store)).items() if "tuning" in name)
+    assert guess / 2 <= tuned <= guess * 2
+
+
+def test_speed_is_measured_on_one_thread() -> None:
+    threads = torch.get_num_threads()
+    assert 1e8 < measured_flops_per_second() < 1e14
+    assert torch.get_num_threads() == threads
