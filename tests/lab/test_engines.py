@@ -57,6 +57,16 @@ def test_local_is_lazy_and_in_order() -> None:
         assert list(results) == [(2, -2), (3, -3)]
 
 
+def test_local_runs_on_one_thread_and_gives_the_others_back() -> None:
+    torch.set_num_threads(2)
+    try:
+        with local(1) as mapper:
+            assert [result[1] for _, result in mapper(threads, [0])] == [1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
 def stored_runs(store: Store) -> list[Run]:
     """A few evaluated runs of the smoke store, of different kinds."""
     from ontogeny.lab.conduct import evaluated_runs

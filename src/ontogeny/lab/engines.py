@@ -17,8 +17,17 @@ Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any
 
 @contextmanager
 def local(workers: int) -> Iterator[Mapper]:
-    """One run after another, in this process."""
-    yield lambda function, items: ((item, function(item)) for item in items)
+    """One run after another, in this process; on one thread, so that the last bits are those of the other engines."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield lambda function, items: ((item, function(item)) for item in items)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager
