@@ -139,6 +139,17 @@ def test_one_given_donor_has_no_e6_and_e7(store: Store) -> None:
     assert found["E8"]["verdict"] == "refuted (laptop)"
 
 
+def test_what_one_given_donor_cant_have_is_listed(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    from ontogeny.terminal.lab import show_assessment
+    from ontogeny.terminal.output import console
+
+    declared = experiment(donors=1, given=True, table="full")
+    show_assessment(declared, store, console())
+    shown = " ".join(capsys.readouterr().out.split())
+    for name in ("chimera", "mean-only"):
+        assert f"{name} │ needs several donors; give --donor more than once" in shown
+
+
 def test_smoke_says_undecided(store: Store) -> None:
     found = findings(plant(store, experiment(scale="smoke", decisive=False)), store)
     assert {f["verdict"] for f in found.values()} <= {"undecided (smoke)", "not run"}

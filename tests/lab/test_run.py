@@ -304,6 +304,15 @@ def test_a_diverged_run_is_a_result(full: Experiment, lab: Lab) -> None:
     assert math.isfinite(result["best"])
 
 
+def test_what_a_killed_run_left_is_cleared_away(full: Experiment, lab: Lab) -> None:
+    task = one(full, "dense", replicate=2)
+    left = lab.store.run_directory(task.id, 2) / "checkpoint"
+    left.mkdir(parents=True)
+    (left / ".state.safetensors.123").write_bytes(b"half of it")
+    assert run(task, lab)["final"]
+    assert not left.exists()
+
+
 def test_the_tuning_replicate_is_scored_on_tune(full: Experiment, lab: Lab) -> None:
     tuned = run(full.tuning_run("fresh", full.arm("dense"), RATES), lab)
     evaluated = run(one(full, "dense"), lab)

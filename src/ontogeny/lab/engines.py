@@ -49,8 +49,7 @@ def processes(workers: int) -> Iterator[Mapper]:
 
     def stop(number: int, frame: object) -> None:
         for process in list(pool._processes.values()):
-            if process.pid:
-                os.kill(process.pid, signal.SIGTERM)
+            process.terminate()
         raise Interrupted("stopped: running work is saved, rerun to go on")
 
     handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -3,6 +3,7 @@
 import functools
 import math
 import resource
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -254,11 +255,9 @@ def history_writer(directory: Path) -> Callable[[list[dict[str, Any]]], None]:
 
 
 def clear_checkpoint(directory: Path) -> None:
-    """A finished run needs no training state."""
-    state = directory / "checkpoint" / "state.safetensors"
-    state.unlink(missing_ok=True)
-    if state.parent.exists():
-        state.parent.rmdir()
+    """A finished run needs no training state, nor what a killed writer left of one."""
+    if (directory / "checkpoint").exists():
+        shutil.rmtree(directory / "checkpoint")
 
 
 @functools.lru_cache(maxsize=8)

@@ -110,6 +110,8 @@ def show_assessment(experiment: Experiment, store: Store, shown: Console) -> Non
         "verdict",
     )
     shown.print(table("Contrasts", columns, contrasts))
+    if experiment.table == "full":
+        shown.print(table("Not applicable", ("what", "why"), list(experiment.not_applicable.items())))
     found = findings(assessment, store)
     verdicts = [(claim, f["verdict"], f["measured"], f["why"]) for claim, f in found.items()]
     if verdicts:
