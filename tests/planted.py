@@ -6,7 +6,7 @@ from typing import Any
 
 from ontogeny.lab.conduct import axes, evaluated_runs, tuned_cells
 from ontogeny.lab.donors import audit_folder
-from ontogeny.lab.experiment import Experiment, Rates, Setting
+from ontogeny.lab.experiment import LOSS, Experiment, Measure, Rates, Setting
 from ontogeny.lab.experiments.convergence import declare
 from ontogeny.lab.judge import Assessment, ContrastSummary, assess
 from ontogeny.lab.rates import START, search
@@ -58,33 +58,40 @@ def plant(
     passed_gate: bool = True,
 ) -> Assessment:
     """Write donors, tuning results until every search ends, and the evaluated results; None: diverged; nan: missing."""
-    for index, donor in enumerate(experiment.setting.donors):
-        given = "id" in experiment.donor_records[index]
+    settings = experiment.all_settings().values()
+    for index, donor in enumerate(dict.fromkeys(d for s in settings for d in (*s.donors, *s.others))):
+        given = index < len(experiment.donor_records) and "id" in experiment.donor_records[index]
         folder = audit_folder(donor, experiment.setting) if given else donor
         record = {"kind": "donor", "id": donor, "loss": 2.9, "references": REFERENCES, "passed_gate": passed_gate}
         record |= {} if given else {"index": index + 1, "recipe": {}}
         write_json(store.root / "donors" / folder / "result.json", record)
     for mode, arm in tuned_cells(experiment) if experiment.rates is None else ():
         known: dict[Rates, float] = {}
-        while needed := search(known, axes(mode)).needed:
+        while needed := search(known, axes(mode, arm)).needed:
             for rates in needed:
                 known[rates] = tune(mode, arm.name, rates)
-                write_result(store, experiment.tuning_run(mode, arm, rates).id, 0, known[rates])
+                run = experiment.tuning_run(mode, arm, rates)
+                write_result(store, run.id, 0, known[rates], measure=run.setting.measure)
     for (mode, _), runs in evaluated_runs(experiment, store).items():
         for run in runs:
             value = loss(mode, run.arm.name, run.replicate)
             if value is None or math.isfinite(value):
-                write_result(store, run.id, run.replicate, value, (step0 or {}).get(run.arm.name, 6.0))
+                start, measure = (step0 or {}).get(run.arm.name, 6.0), run.setting.measure
+                write_result(store, run.id, run.replicate, value, start, measure)
     return assess(experiment, store)
 
 
-def write_result(store: Store, identity: str, replicate: int, final: float | None, step0: float = 6.0) -> None:
+def write_result(
+    store: Store, identity: str, replicate: int, final: float | None, step0: float = 6.0, measure: Measure = LOSS
+) -> None:
     """What a run leaves; diverged where ``final`` is None or infinite."""
     diverged = final is None or math.isinf(final)
     last = 9.0 if final is None or diverged else final
     result = {"kind": "arm", "id": identity, "replicate": replicate, "final": None if diverged else final}
     result |= {"losses": [[0, step0], [200, last + 1], [400, last]], "step0_loss": step0, "references": REFERENCES}
     result |= {"trainable_parameters": 10, "parameters": 100, "flops": 1000, "seconds": 2.0, "frames": {"x": 0.5}}
+    if measure.key != "loss":
+        result |= {f"{measure.key}s": result["losses"], "references": {measure.gate: BIGRAM}}
     write_json(store.run_directory(identity, replicate) / "result.json", result)
 
 

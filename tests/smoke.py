@@ -15,9 +15,9 @@ SETTINGS = ("steps=3", "donor_steps=4", "windows=4", "batch=4", "replicates=2", 
 WORDS = ("the", "of", "a", "gene", "net", "axis", "rank", "core", "mask", "layer", "token", "grows", "keeps", "drops")
 
 
-def write_text(path: Path, documents: int = 400, words: int = 60) -> Path:
+def write_text(path: Path, documents: int = 400, words: int = 60, seed: int = 0) -> Path:
     """Many short documents of a chain over a few words, so that no split is empty."""
-    rng = numpy_stream(0, "smoke text")
+    rng = numpy_stream(seed, "smoke text")
     follow = rng.integers(0, len(WORDS), (len(WORDS), 3))
     with path.open("w", encoding="utf-8") as file:
         for _ in range(documents):

@@ -3,24 +3,33 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+LATER = {"later": True}  # metadata of a dataclass field that was added later: absent at its default, so older ids stay
 
-def _plain(value: Any) -> Any:
+
+def plain(value: Any) -> Any:
+    """Dataclasses, mappings, tuples and paths as plain JSON values; fields marked ``LATER`` are left out at default."""
     if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value) if not _absent(f, getattr(value, f.name))}
     if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} has no canonical JSON form")
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _absent(f: Field[Any], value: Any) -> bool:
+    if not f.metadata.get("later"):
+        return False
+    return bool(value == (f.default_factory() if callable(f.default_factory) else f.default))
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys, no spaces and no NaN: equal values give equal texts."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain)
+    """JSON with sorted keys, no spaces and no NaN: equal values give equal texts. TypeError for what JSON hasn't."""
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def digest(value: Any) -> str:

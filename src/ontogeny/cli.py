@@ -174,7 +174,7 @@ def run(
     elif experiment is None:
         raise InputError("run: expected the name of an experiment; ontogeny run --list shows them")
     elif describe:
-        show.describe_scale(scale, settings)
+        show.describe_scale(experiment, scale, settings)
     elif dry_run:
         show.dry_run(experiment, scale, settings, donors=donor or [], table=table, workers=workers)
     else:

@@ -199,6 +199,13 @@ def degrees(genome: Genome, site: Site) -> list[Tensor]:
     return [keep(genome, site).sum(1), keep(genome, site).sum(0)]
 
 
+def density_erk(before: list[Genome], after: Genome) -> bool:
+    """Every site keeps (d_out + d_in)/Σ(d_out + d_in) of all kept entries, within one entry."""
+    edges = {site: int(keep(after, site).sum()) for site in SITES}
+    share = sum(edges.values()) / sum(sum(site.shape) for site in SITES)
+    return all(abs(edges[site] - share * sum(site.shape)) < 1 for site in SITES)
+
+
 def mask_gone(before: list[Genome], after: Genome) -> bool:
     """Kept connections meet the donor's about as often as their density says: at most half of the excess is left."""
     for site in SITES:
@@ -220,6 +227,7 @@ PRESERVES: dict[str, Callable[[list[Genome], Genome], bool]] = {
         sum(int(keep(before[0], s).sum()) for s in SITES) == sum(int(keep(after, s).sum()) for s in SITES)
     ),
     "density": lambda before, after: all(keep(before[0], s).sum() == keep(after, s).sum() for s in SITES),
+    "erk-density": density_erk,
     "degrees": lambda before, after: all(
         torch.equal(a, b) for s in SITES for a, b in zip(degrees(before[0], s), degrees(after, s), strict=True)
     ),
@@ -236,6 +244,7 @@ DESTROYS: dict[str, Callable[[list[Genome], Genome], bool]] = {
         not any(torch.allclose(basis(before[0], *s), basis(after, *s), atol=0.1) for s in SIDES)
     ),
     "mask": mask_gone,
+    "density": lambda before, after: not any(keep(before[0], s).sum() == keep(after, s).sum() for s in SITES),
     "degrees": lambda before, after: (
         not any(torch.equal(degrees(before[0], s)[0], degrees(after, s)[0]) for s in SITES)
     ),
@@ -258,7 +267,7 @@ def test_declared_invariants(name: str) -> None:
 @pytest.mark.parametrize("word", DESTROYS)
 def test_checks_have_power(word: str) -> None:
     """No check of a loss is passed by a genome that lost nothing, nor one of a kept span by a random genome."""
-    name = "mask-random" if word in ("mask", "degrees") else "random"
+    name = "mask-random" if word in ("mask", "degrees", "density") else "random"
     before = donors(name, agree=word == "coherence")
     assert not DESTROYS[word](before, before[0])
     if word in PRESERVES:
@@ -276,7 +285,7 @@ def test_what_every_control_promises(name: str) -> None:
     assert all(same_gene(after.genes[site], again.genes[site]) for site in SITES)
     others = [transform(name, before, seed=seed).genes for seed in (1, 2)]
     differ = any(not same_gene(after.genes[site], genes[site]) for genes in others for site in SITES)
-    assert differ != (name == "mean-only")  # which draws nothing
+    assert differ != (name in ("mean-only", "corpus-specific"))  # which draw nothing
     same_shape = [(a, b) for i, a in enumerate(SITES) for b in SITES[:i] if a.shape == b.shape and RANK[a] == RANK[b]]
     assert not any(same_gene(after.genes[a], after.genes[b]) for a, b in same_shape)
     for site, gene in after.genes.items():
@@ -290,6 +299,7 @@ def test_what_every_control_promises(name: str) -> None:
     assert after.provenance["recipe"]["control"] == name
     assert after.provenance["recipe"]["seed"] == SEED
     assert "certificates" not in after.provenance  # they speak of the donor's subspaces
+    assert ("overlap" in after.provenance) == (CONTROLS[name].kind == "mask")
 
 
 @pytest.mark.parametrize("name", CONTROLS)
@@ -343,26 +353,6 @@ def test_rotation_under_layer_norm_fixes_all_ones(normalisation: str) -> None:
     kept = min(overlap(ones, basis(after, *s)) for s in some_sides("residual"))
     assert (kept > 1 - 1e-5) == (normalisation == "layer")
     assert all(overlap(basis(after, *s), basis(before, *s)) < 0.5 for s in some_sides("residual"))
-
-
-def test_mean_only_finds_what_is_shared() -> None:
-    """Donors that share k directions and differ in the rest have those k as their mean."""
-    site = make_site("layers.0.mlp.up", (40, 30))
-    shared = {side: haar(d, 3, stream(1, side)) for side, d in zip("UV", site.shape, strict=True)}
-    genomes = []
-    for seed in range(3):
-        sides = []
-        for side, d in zip("UV", site.shape, strict=True):
-            own = haar(d, 3, stream(seed + 2, side, "own"))
-            both = torch.linalg.qr(torch.cat([shared[side], own], dim=1)).Q
-            sides.append((both @ haar(6, 6, stream(seed, side, "mix"))).float())
-        genomes.append(Genome({site: Subspace(*sides)}, {}))
-    mean = transform("mean-only", genomes, seed=0)
-    for side in "UV":
-        projector = sum(basis(g, site, side) @ basis(g, site, side).T for g in genomes) / 3
-        leading = torch.linalg.eigh(projector).eigenvectors[:, -6:]
-        assert overlap(basis(mean, site, side), leading) > 1 - 1e-5
-        assert overlap(basis(mean, site, side), shared[side]) > 1 - 1e-5
 
 
 @pytest.mark.parametrize("name", CONTROLS)

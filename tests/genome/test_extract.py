@@ -15,8 +15,10 @@ from safetensors.torch import save_file
 from tiny import tiny_checkpoint
 from torch import Tensor
 
+from ontogeny.canonical import canonical_json
 from ontogeny.errors import CheckpointError, InputError
 from ontogeny.genome.checkpoint import Checkpoint, open_checkpoint
+from ontogeny.genome.controls import transform
 from ontogeny.genome.extract import Recipe, extract, rank_of, share_of
 from ontogeny.genome.genome import Genome, Mask, Subspace, load, save
 from ontogeny.genome.linalg import haar
@@ -136,6 +138,14 @@ def test_impossible_ranks(rank: Any, llama: Checkpoint) -> None:
         ({"density": "0%"}, "density"),
         ({"density": "101%"}, "density"),
         ({"density": "0.1"}, "density"),
+        ({"density": "10%", "mask": True}, "mask keeps the k² largest entries"),
+        ({"energy": 0.5, "mask": True}, "mask keeps the k² largest entries"),
+        ({"rank": 3, "mask": True, "select": "bottom"}, "leave out energy, density, select"),
+        ({"rank": 3, "mask": True, "basis": "singular"}, "leave out energy, density, select"),
+        ({"density": "10%", "profile": "energy"}, "shares out a rank"),
+        ({"energy": 0.5, "profile": "energy"}, "shares out a rank"),
+        ({"rank": 3, "profile": "energy", "select": "middle"}, "without select or mask"),
+        ({"rank": 3, "profile": "energy", "mask": True}, "without select or mask"),
     ],
 )
 def test_impossible_recipes(keys: dict[str, Any], said: str) -> None:
@@ -147,14 +157,14 @@ def test_misspelt_options_are_refused() -> None:
     """In a process of its own: in this one the type checker of the tests would refuse them first."""
     code = """
 from ontogeny import Recipe
-for options in ({"rank": 1, "select": "best"}, {"rank": 1, "basis": "Canonical"}, {"density": "1%", "scope": "layer"}):
+for option in ({"select": "best"}, {"basis": "Canonical"}, {"scope": "layer"}, {"profile": "flat"}):
     try:
-        Recipe(**options)
+        Recipe(1, **option)
     except ValueError as error:
         print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["select", "basis", "scope"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["select", "basis", "scope", "profile"]
 
 
 def test_share() -> None:
@@ -180,6 +190,67 @@ def test_masks_of_all_matrices_together(stories: Checkpoint) -> None:
     kept = np.concatenate([magnitudes[site][mask.keep.numpy()] for site, mask in found.items()])
     np.testing.assert_array_equal(np.sort(kept), np.sort(everything)[-count:])
     assert len({round(float(mask.keep.double().mean()), 3) for mask in found.values()}) > 5  # densities differ
+
+
+@pytest.mark.parametrize("scope", ["matrix", "global"])
+@pytest.mark.parametrize("rank", ["25%", 3])
+def test_masks_of_as_many_values_as_a_core(stories: Checkpoint, rank: Any, scope: Any) -> None:
+    """k² at every site, or Σk² over all: what the same recipe's cores have."""
+    genome = extract(stories, Recipe(rank, mask=True, scope=scope))
+    cores = {site: gene.rank**2 for site, gene in subspaces(extract(stories, Recipe(rank))).items()}
+    magnitudes, found = {site: W.abs().numpy() for site, W in stories.weights()}, masks(genome)
+    kept = {site: magnitudes[site][mask.keep.numpy()] for site, mask in found.items()}
+    if scope == "matrix":
+        for site, values in kept.items():
+            np.testing.assert_array_equal(np.sort(values), np.sort(magnitudes[site].ravel())[-cores[site] :])
+    everything = np.concatenate([M.ravel() for M in magnitudes.values()])
+    together = np.sort(np.concatenate(list(kept.values())))
+    assert len(together) == sum(cores.values())
+    assert np.array_equal(together, np.sort(everything)[-len(together) :]) == (scope == "global")
+    assert genome.provenance["recipe"]["mask"] is True
+
+
+def test_an_energy_profile_shares_out_the_values(stories: Checkpoint, tmp_path: Path) -> None:
+    """One share of ‖W‖²_F at every site; Σk² is nearest to the uniform rank's among all shares; by NumPy."""
+    genome = extract(stories, Recipe("25%", profile="energy"))
+    ranks = {site: gene.rank for site, gene in subspaces(genome).items()}
+    squares = {site: np.linalg.svd(W.double().numpy(), compute_uv=False) ** 2 for site, W in stories.weights()}
+    held = {site: s.cumsum() / s.sum() for site, s in squares.items()}
+    share = genome.provenance["recipe"]["energy_share"]
+
+    def fewest(share: float) -> dict[Site, int]:
+        return {site: int((shares < share).sum()) + 1 for site, shares in held.items()}
+
+    assert ranks == fewest(share)
+    assert len(set(ranks.values())) > 3
+    target = sum(max(1, round(0.25 * min(site.shape))) ** 2 for site in ranks)
+    steps = np.sort(np.concatenate([shares[:-1] for shares in held.values()]))
+    totals = [sum(k * k for k in fewest(float(step)).values()) for step in steps]
+    total = sum(k * k for k in ranks.values())
+    assert abs(total - target) == min(abs(t - target) for t in totals)
+    assert {site: gene.rank for site, gene in subspaces(extract(stories, Recipe(energy=share))).items()} == ranks
+    random = transform("random", [genome], seed=1)
+    assert {site: gene.rank for site, gene in subspaces(random).items()} == ranks
+    save(genome, tmp_path / "g")
+    assert load(tmp_path / "g").provenance["recipe"] == genome.provenance["recipe"]
+
+
+def test_an_energy_profile_of_folded_norms(llama: Checkpoint) -> None:
+    shares = [
+        extract(llama, Recipe("25%", profile="energy", fold_norms=fold)).provenance["recipe"]["energy_share"]
+        for fold in (False, True)
+    ]
+    assert shares[0] != shares[1]
+
+
+def test_recipes_of_old_read_as_they_did(llama: Checkpoint) -> None:
+    """In a file, and in what a store calls a donor's genome by."""
+    old = {"basis": "canonical", "fold_norms": False, "rank": "25%", "scope": "matrix", "select": "top"}
+    assert extract(llama, Recipe("25%")).provenance["recipe"] == old
+    assert canonical_json(Recipe("25%")) == canonical_json(old | {"energy": None, "density": None})
+    assert canonical_json(Recipe("25%", mask=True)) == canonical_json(
+        old | {"energy": None, "density": None, "mask": True}
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])

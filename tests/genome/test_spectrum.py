@@ -11,6 +11,7 @@ from ontogeny.errors import InputError
 from ontogeny.genome.spectrum import (
     _marchenko_pastur_median,
     effective_rank,
+    energy_for_values,
     energy_share,
     marchenko_pastur_spikes,
     rank_for_energy,
@@ -115,3 +116,38 @@ def test_wrong_counts_and_fractions_are_refused() -> None:
         rank_for_energy(tensor(2, 1), 1.5)
     with pytest.raises(InputError, match=r"share in \(0, 1\]"):
         energy_share(tensor(2, 1), 0.0)
+
+
+@given(
+    st.lists(st.lists(st.floats(0.01, 10), min_size=1, max_size=8), min_size=1, max_size=5),
+    st.floats(0, 1),
+)
+def test_energy_for_values_is_the_nearest_share(matrices: list[list[float]], part: float) -> None:
+    """Against every number of directions that some share gives; ranks stay when the values move by rounding."""
+    spectra = [tensor(*sorted(values, reverse=True)) for values in matrices]
+    least, most = len(spectra), sum(len(spectrum) ** 2 for spectrum in spectra)
+    total = round(least + part * (most - least))
+
+    def values(share: float) -> int:
+        return sum(rank_for_energy(spectrum, share) ** 2 for spectrum in spectra)
+
+    share = energy_for_values(spectra, total)
+    assert 0 < share <= 1
+    moved = [spectrum * (1 + 1e-13 * torch.linspace(1, 0, len(spectrum), dtype=torch.float64)) for spectrum in spectra]
+    assert [rank_for_energy(s, share) for s in moved] == [rank_for_energy(s, share) for s in spectra]
+    reached = [s.square().cumsum(0) / s.square().sum() for s in spectra]
+    others = [
+        e for steps in reached for step in steps.tolist() for e in (step * (1 - 1e-9), min(1.0, step * (1 + 1e-9)))
+    ]
+    nearest = min(abs(values(e) - total) for e in others)
+    assert abs(values(share) - total) <= nearest
+    above = [values(e) for e in others if values(e) >= total]
+    assert values(share) <= min(above, default=most)
+
+
+def test_energy_for_values_in_closed_form() -> None:
+    """σ² of 4, 3, 2, 1 and of 9, 1: shares 0.4, 0.7, 0.9 and 0.9 end the first directions."""
+    spectra = [tensor(4, 3, 2, 1).sqrt(), tensor(9, 1).sqrt()]
+    expected = {2: 0.2, 3: 0.2, 4: 0.55, 5: 0.55, 7: 0.55, 8: 0.8, 10: 0.8, 15: 0.8, 16: 0.95, 20: 0.95}
+    assert {total: round(energy_for_values(spectra, total), 9) for total in expected} == expected
+    assert energy_for_values([torch.zeros(3, dtype=torch.float64)], 9) == 0.5

@@ -15,6 +15,7 @@ from ontogeny.genome.topology import (
     clustering,
     degree_matched_mask_cosine,
     degree_model,
+    erdos_renyi_counts,
     expected_mask_cosine,
     mask_cosine,
     rewire,
@@ -168,3 +169,37 @@ def test_degree_matched_chance_is_that_of_two_rewired_masks() -> None:
 def test_masks_of_different_shapes_are_refused() -> None:
     with pytest.raises(InputError, match="equal shapes"):
         mask_cosine([torch.ones(2, 3).bool()], [torch.ones(3, 2).bool()])
+
+
+def rigl_densities(shapes: list[tuple[int, int]], total: int) -> list[float]:
+    """The loop of Evci et al.: while a density exceeds 1, its matrices are made dense and ε is found anew."""
+    dense: set[int] = set()
+    while True:
+        free = [j for j in range(len(shapes)) if j not in dense]
+        left = total - sum(shapes[j][0] * shapes[j][1] for j in dense)
+        epsilon = left / sum(sum(shapes[j]) for j in free) if free else 0.0
+        density = {j: epsilon * sum(shapes[j]) / (shapes[j][0] * shapes[j][1]) for j in free}
+        most = max(density.values(), default=0.0)
+        if most <= 1 + 1e-12:
+            return [density.get(j, 1.0) for j in range(len(shapes))]
+        dense |= {j for j in free if density[j] >= most * (1 - 1e-12)}
+
+
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=8), st.floats(0, 1))
+def test_erdos_renyi_counts_are_rigls(shapes: list[tuple[int, int]], share: float) -> None:
+    sizes = [m * n for m, n in shapes]
+    total = round(share * sum(sizes))
+    counts = erdos_renyi_counts(shapes, total)
+    assert sum(counts) == total
+    for count, size, density in zip(counts, sizes, rigl_densities(shapes, total), strict=True):
+        assert 0 <= count <= size
+        assert abs(count - density * size) < 1 + 1e-6
+
+
+def test_erdos_renyi_counts_in_closed_form() -> None:
+    """d × d and d × 4d at ε·2d and ε·5d; a 2 × 2 that fills up leaves the rest to the others."""
+    assert erdos_renyi_counts([(64, 64), (64, 256)], 700) == [200, 500]
+    assert erdos_renyi_counts([(2, 2), (64, 64), (64, 256)], 704) == [4, 200, 500]
+    assert erdos_renyi_counts([(3, 5)], 15) == [15]
+    with pytest.raises(InputError, match="at most 15 edges in these matrices, found 16"):
+        erdos_renyi_counts([(3, 5)], 16)

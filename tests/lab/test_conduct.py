@@ -20,8 +20,8 @@ from ontogeny.lab.donors import DonorRecipe
 from ontogeny.lab.engines import local
 from ontogeny.lab.experiment import Rates
 from ontogeny.lab.judge import assess
+from ontogeny.lab.networks import Lab
 from ontogeny.lab.rates import START
-from ontogeny.lab.run import Lab
 from ontogeny.lab.store import Store, open_store, write_json
 from ontogeny.terminal.lab import run_experiment
 
@@ -108,7 +108,7 @@ def test_only_what_is_missing_is_run(store: Store, monkeypatch: pytest.MonkeyPat
 
     plan = prepare("convergence", scale("smoke", smoke.SETTINGS), open_store(tmp_path), text=[text_of(store)])
     monkeypatch.setattr(conduct_module, "run", pretend)
-    monkeypatch.setattr(conduct_module, "train_donor", lambda recipe, setting, lab: None)
+    monkeypatch.setattr(conduct_module, "train_donor", lambda recipe, lab: None)
     monkeypatch.setattr(conduct_module, "measure_overlap", lambda task, lab: None)
     shown: list[tuple[str, int, int]] = []
     with local(1) as mapper:
@@ -138,7 +138,7 @@ def test_a_donor_that_diverges_is_named(store: Store, tmp_path: Path) -> None:
     setting = experiment.setting
     recipe = DonorRecipe(setting.model, setting.tokens, 32, 4, 4, Rates(1e30, 1e30), windows=4, index=7)
     with pytest.raises(InputError, match=r"donor 7 diverged after step .*: lower donor_rates"):
-        train_donor(recipe, setting, lab)
+        train_donor(recipe, lab)
     assert not (tmp_path / "donors" / recipe.id / "result.json").exists()
 
 

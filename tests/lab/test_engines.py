@@ -15,7 +15,8 @@ import torch
 from ontogeny.errors import InputError, Interrupted
 from ontogeny.lab.engines import ENGINES, local, processes
 from ontogeny.lab.experiment import Run
-from ontogeny.lab.run import Lab, run
+from ontogeny.lab.networks import Lab
+from ontogeny.lab.run import run
 from ontogeny.lab.store import Store, open_store
 
 

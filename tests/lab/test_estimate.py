@@ -10,10 +10,11 @@ import torch
 from ontogeny.lab.estimate import Estimate, estimate, measured_flops_per_second
 from ontogeny.lab.judge import assess
 from ontogeny.lab.prepare import outline
-from ontogeny.lab.scales import scale
+from ontogeny.lab.scales import Variant, scale
 from ontogeny.lab.store import Store
 
 SMOKE = scale("smoke", smoke.SETTINGS)
+MADE = {"": Variant(SMOKE)}
 
 
 @pytest.fixture(scope="session")
@@ -21,8 +22,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return smoke.smoke_store(tmp_path_factory)
 
 
-def lines_of(experiment: Any, **options: Any) -> dict[str, Estimate]:
-    found = estimate(experiment, SMOKE, 1e9, **{"trained_donors": True} | options)
+def lines_of(experiment: Any, variants: Any = MADE) -> dict[str, Estimate]:
+    found = estimate(experiment, variants, 1e9)
     assert len({line.what for line in found}) == len(found)
     return {line.what: line for line in found}
 
@@ -41,14 +42,14 @@ def test_flops_are_those_of_the_results(store: Store) -> None:
 def test_flops_of_every_kind_of_arm(store: Store) -> None:
     """Against the model as built, where the kinds differ."""
     from ontogeny.lab.experiment import Rates, Run
-    from ontogeny.lab.run import Lab, build
+    from ontogeny.lab.networks import Lab, build
     from ontogeny.model.cost import flops_per_token
 
     experiment = smoke.declared(store)
     setting = experiment.setting
     full = replace(outline("convergence", SMOKE, [], "full"), setting=setting)
     lab = Lab(store, {donor: store.root / "donors" / donor for donor in setting.donors})
-    lines = estimate(full, SMOKE, 1e9, trained_donors=True)
+    lines = estimate(full, MADE, 1e9)
     shown = {line.what: line.flops for line in lines}
     per_step = setting.batch * setting.length * setting.steps
     expected = {name: shown[f"fresh {name}"] / per_step for name in ("low-rank", "low-rank-equal", "middle")}
@@ -73,10 +74,10 @@ def test_time_is_flops_over_speed() -> None:
 def test_given_donors_and_fixed_rates_cost_nothing() -> None:
     from ontogeny.terminal.lab import fixed_rates
 
-    assert "donor" not in lines_of(outline("convergence", SMOKE, [], "primary"), trained_donors=False)
+    assert "donor" not in lines_of(outline("convergence", SMOKE, [], "primary"), {})
     demo = scale("demo")
     experiment = outline("convergence", demo, [], "primary", fixed_rates("convergence", "demo"))
-    lines = estimate(experiment, demo, 1e9, trained_donors=True)
+    lines = estimate(experiment, {"": Variant(demo)}, 1e9)
     assert [line.what for line in lines] == ["donor", *(f"fresh {arm.name}" for arm in experiment.arms)]
 
 

@@ -70,7 +70,7 @@ def test_summary_of_an_arm(plain: Assessment) -> None:
     assert len(arm.tried) == 5
     assert arm.tried == tuple(sorted(arm.tried, key=lambda item: item[2]))
     assert arm.shared == tuned("fresh", "donor", START)
-    assert arm.passed_bigram
+    assert arm.passed_gate
     assert [step for step, *_ in arm.curve] == [0, 200, 400]
     _, mean, low, high = arm.curve[-1]
     assert arm.interval is not None
@@ -122,7 +122,7 @@ def test_an_arm_not_past_its_bigram(store: Store, arm: str) -> None:
 
     found = plant(store, experiment(), loss)
     assert code(found) == ("undecided", "gate")
-    assert not found.arms["fresh", arm].passed_bigram
+    assert not found.arms["fresh", arm].passed_gate
 
 
 def test_a_donor_that_fails_the_gate(store: Store) -> None:
@@ -173,7 +173,7 @@ def test_a_diverged_run(store: Store) -> None:
     assert code(found, DENSE) == ("refuted", "")
     assert found.complete, "a diverged run is done"
     assert found.arms["fresh", "random"].losses[2] is None
-    assert not found.arms["fresh", "random"].passed_bigram
+    assert not found.arms["fresh", "random"].passed_gate
     assert len(contrast(found, GAP).differences) == 4
 
 

@@ -18,7 +18,8 @@ from ontogeny.genome.genome import Genome, Subspace
 from ontogeny.lab import run as lab_run
 from ontogeny.lab.experiment import Arm, Embeddings, Experiment, Rates, Run, Setting
 from ontogeny.lab.experiments.convergence import declare
-from ontogeny.lab.run import Lab, build, make_genome, own_donor_id, run
+from ontogeny.lab.networks import Lab, build, make_genome, own_donor_id
+from ontogeny.lab.run import run
 from ontogeny.lab.store import Store, open_store, read_json
 from ontogeny.model.constrain import sites
 from ontogeny.model.layers import SubspaceLinear

@@ -6,7 +6,7 @@ import pytest
 
 from ontogeny.errors import InputError
 from ontogeny.lab.experiment import Rates
-from ontogeny.lab.scales import SCALES, Scale, apply_settings, scale
+from ontogeny.lab.scales import FIXED, SCALES, Scale, apply_settings, scale
 
 
 @pytest.mark.parametrize("name", list(SCALES))
@@ -50,9 +50,9 @@ def test_settings(setting: str, field: str, value: object) -> None:
 
 def test_every_value_can_be_set() -> None:
     given = {"text": "x", "precision": "bf16", "rank": "5", "audit": "off", "donor_rates": "1,1", "evaluate_at": "1"}
-    given |= {"heads": "4"}
+    given |= {"heads": "4", "attention": "bidirectional"}
     for one in fields(Scale):
-        if one.name not in ("name", "decisive", "hub_donors", "not_stated"):
+        if one.name not in FIXED:
             apply_settings(SCALES["smoke"], [f"{one.name}={given.get(one.name, 64)}"])
 
 

@@ -16,7 +16,8 @@ from ontogeny.model.cost import flops_per_token, parameter_counts
 from ontogeny.model.initialise import donor_embeddings, fresh_model
 from ontogeny.training.train import next_token_loss
 
-KINDS = ("dense", "subspace", "mask", "low-rank", "frozen")
+READ = ("diagonal", "left", "right", "start")
+KINDS = ("dense", "subspace", "mask", "low-rank", "frozen", *READ)
 
 
 def build(name: str, kind: str, directory: Path) -> Any:
@@ -24,6 +25,8 @@ def build(name: str, kind: str, directory: Path) -> Any:
     model = fresh_model(TINY[name][1] | {"model_type": TINY[name][0]}, 0)
     if kind in ("subspace", "mask"):
         constrain(model, extract(donor, Recipe(rank="25%") if kind == "subspace" else Recipe(density="25%")))
+    if kind in READ:
+        constrain(model, extract(donor, Recipe(rank="25%")), kind)  # type: ignore[arg-type]
     if kind == "low-rank":
         low_rank(model, {site.name: 3 for site in donor.sites}, seed=0)
     if kind == "frozen":
@@ -59,6 +62,10 @@ def test_parameter_counts(tmp_path: Path) -> None:
         "mask": (body + rest, body // 4 + rest),
         "low-rank": (sum(3 * (m + n) for m, n in matrices) + rest,) * 2,
         "frozen": (body + rest, body + 5 * 32),
+        "diagonal": (bases + sum(ranks) + rest, sum(ranks) + rest),
+        "left": (bases + rest, sum(k * n for k, (_, n) in zip(ranks, matrices, strict=True)) + rest),
+        "right": (bases + rest, sum(k * m for k, (m, _) in zip(ranks, matrices, strict=True)) + rest),
+        "start": (body + rest, body + rest),
     }
     for kind in KINDS:
         counts = parameter_counts(build("llama", kind, tmp_path))
@@ -71,3 +78,19 @@ def test_a_frozen_map_costs_no_weight_gradient(tmp_path: Path) -> None:
     down: nn.Module = model.get_submodule("model.layers.1.mlp.down_proj")
     down.requires_grad_(False)
     assert before - flops_per_token(model, 16) == 2 * 32 * 48
+
+
+def test_flops_of_the_readings_in_closed_form(tmp_path: Path) -> None:
+    """Instead of 6mn a matrix: 4k(m + n) with a diagonal, 6k² more with a core; 4 for a fixed basis, 6 for a factor."""
+    shapes = [site.shape for site in open_checkpoint(tiny_checkpoint("llama", tmp_path)).sites]
+    sizes = [(m, n, min(m, n) // 4) for m, n in shapes]
+    without = flops_per_token(build("llama", "dense", tmp_path), 16) - sum(6 * m * n for m, n in shapes)
+    expected = {
+        "diagonal": sum(4 * k * (m + n) for m, n, k in sizes),
+        "subspace": sum(4 * k * (m + n) + 6 * k * k for m, n, k in sizes),
+        "left": sum(4 * k * m + 6 * k * n for m, n, k in sizes),
+        "right": sum(6 * k * m + 4 * k * n for m, n, k in sizes),
+        "start": sum(6 * m * n for m, n in shapes),
+    }
+    for kind, flops in expected.items():
+        assert flops_per_token(build("llama", kind, tmp_path), 16) - without == flops, kind

@@ -1,8 +1,10 @@
 """Constrained layers: closed-form gradients, what is kept for backward, exact zeros under every optimiser."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,7 +17,15 @@ from torch.utils._pytree import tree_leaves
 from transformers.pytorch_utils import Conv1D
 
 from ontogeny.genome.linalg import haar
-from ontogeny.model.layers import FusedLinear, LowRankLinear, MaskedLinear, SubspaceLinear, enforce_masks
+from ontogeny.model.layers import (
+    Constrained,
+    FusedLinear,
+    LowRankLinear,
+    MaskedLinear,
+    OneSidedLinear,
+    SubspaceLinear,
+    enforce_masks,
+)
 from ontogeny.streams import stream
 
 
@@ -23,9 +33,33 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=stream(seed, "test", *shape), dtype=torch.float64)
 
 
+def bases(m: int, n: int, k: int) -> tuple[Tensor, Tensor]:
+    return haar(m, k, stream(0, "U")), haar(n, k, stream(0, "V"))
+
+
 def subspace_linear(m: int, n: int, k: int) -> SubspaceLinear:
-    U, V = (haar(d, k, stream(0, name)) for name, d in (("U", m), ("V", n)))
-    return SubspaceLinear(U, V, normal(k, k), normal(m))
+    return SubspaceLinear(*bases(m, n, k), normal(k, k), normal(m))
+
+
+def diagonal_linear(m: int, n: int, k: int) -> SubspaceLinear:
+    return SubspaceLinear(*bases(m, n, k), normal(k), normal(m))
+
+
+def left_linear(m: int, n: int, k: int) -> OneSidedLinear:
+    return OneSidedLinear(bases(m, n, k)[0], normal(k, n), normal(m), side="left")
+
+
+def right_linear(m: int, n: int, k: int) -> OneSidedLinear:
+    return OneSidedLinear(bases(m, n, k)[1], normal(m, k), normal(m), side="right")
+
+
+FIXED: dict[str, Callable[[int, int, int], Any]] = {
+    "subspace": subspace_linear,
+    "diagonal": diagonal_linear,
+    "left": left_linear,
+    "right": right_linear,
+}
+TRAINED = {"subspace": "core", "diagonal": "core", "left": "factor", "right": "factor"}
 
 
 def masked_linear(m: int, n: int, share: float = 0.3) -> MaskedLinear:
@@ -33,22 +67,23 @@ def masked_linear(m: int, n: int, share: float = 0.3) -> MaskedLinear:
     return MaskedLinear(normal(m, n), keep, normal(m))
 
 
+@pytest.mark.parametrize("kind", FIXED)
 @given(m=st.integers(1, 12), n=st.integers(1, 12), data=st.data())
-def test_core_gradient_is_the_projected_weight_gradient(m: int, n: int, data: st.DataObject) -> None:
-    """dL/dC = Uᵀ G V, G = Σ_t δ_t x_tᵀ the gradient of the plain layer; dL/dx = δ W; dL/db = Σ_t δ_t."""
+def test_gradients_are_projections_of_the_plain_layers(kind: str, m: int, n: int, data: st.DataObject) -> None:
+    """dL/dC = Uᵀ G V or its diagonal, dL/dA = Uᵀ G or G V, G = Σ_t δ_t x_tᵀ; dL/dx = δ W; dL/db = Σ_t δ_t."""
     k = data.draw(st.integers(1, min(m, n)))
-    layer = subspace_linear(m, n, k)
+    layer, (U, V) = FIXED[kind](m, n, k), bases(m, n, k)
     x, delta = normal(2, 3, n).requires_grad_(), normal(2, 3, m, seed=1)
     layer(x).backward(delta)
     G = delta.flatten(0, 1).T @ x.detach().flatten(0, 1)
-    assert layer.bias is not None
-    torch.testing.assert_close(layer.core.grad, layer.U.T @ G @ layer.V)
+    expected = {"subspace": U.T @ G @ V, "diagonal": (U.T @ G @ V).diagonal(), "left": U.T @ G, "right": G @ V}
+    torch.testing.assert_close(getattr(layer, TRAINED[kind]).grad, expected[kind])
     torch.testing.assert_close(layer.bias.grad, delta.sum((0, 1)))
     torch.testing.assert_close(x.grad, delta @ layer.weight.detach())
 
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {
-    "subspace": lambda: subspace_linear(5, 4, 3),
+    **{kind: partial(build, 5, 4, 3) for kind, build in FIXED.items()},
     "low-rank": lambda: LowRankLinear(normal(5, 3), normal(4, 3), normal(5)),
     "masked": lambda: masked_linear(5, 4),
 }
@@ -91,20 +126,58 @@ def test_plain_leaves_the_global_generator_alone() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_bases_are_neither_parameters_nor_differentiated() -> None:
-    layer = subspace_linear(20, 30, 4)
-    assert {name for name, _ in layer.named_parameters()} == {"core", "bias"}
-    assert {name for name, _ in layer.named_buffers()} == {"U", "V"}
+@pytest.mark.parametrize("kind", FIXED)
+def test_weight_is_the_product_of_the_factors(kind: str) -> None:
+    layer, (U, V) = FIXED[kind](6, 5, 3), bases(6, 5, 3)
+    values = getattr(layer, TRAINED[kind]).detach().numpy()
+    u, v = U.numpy(), V.numpy()
+    expected = {
+        "subspace": lambda: u @ values @ v.T,
+        "diagonal": lambda: sum(values[i] * np.outer(u[:, i], v[:, i]) for i in range(3)),
+        "left": lambda: u @ values,
+        "right": lambda: values @ v.T,
+    }
+    np.testing.assert_allclose(layer.weight.detach().numpy(), expected[kind](), atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", [*FIXED, "masked"])
+def test_projection_is_the_nearest_weight(kind: str) -> None:
+    """By least squares over the trained values, of which the weight is a linear function."""
+    layer = LAYERS[kind]()
+    assert isinstance(layer, Constrained)
+    name = {"masked": "kept", **TRAINED}[kind]
+    values, W = getattr(layer, name), normal(5, 4, seed=2)
+    shape, directions = values.shape, []
+    for unit in torch.eye(values.numel(), dtype=torch.float64):
+        with torch.no_grad():
+            values.copy_(unit.view(shape))
+            directions.append((layer.keep * values if kind == "masked" else layer.weight).flatten().numpy())
+    basis = np.stack(directions, axis=1)
+    nearest = basis @ np.linalg.lstsq(basis, W.flatten().numpy(), rcond=None)[0]
+    layer.project_(W)  # type: ignore[operator]
+    np.testing.assert_allclose(layer.weight.detach().flatten().numpy(), nearest, atol=1e-12)
+    assert values.requires_grad
+    assert values.grad_fn is None
+
+
+@pytest.mark.parametrize("kind", FIXED)
+def test_bases_are_neither_parameters_nor_differentiated(kind: str) -> None:
+    layer = FIXED[kind](20, 30, 4)
+    assert {name for name, _ in layer.named_parameters()} == {TRAINED[kind], "bias"}
+    buffers = dict(layer.named_buffers())
+    assert set(buffers) == ({"U", "V"} if TRAINED[kind] == "core" else {"basis"})
     layer(normal(7, 30)).sum().backward()
-    assert layer.U.grad is None
-    assert layer.V.grad is None
-    assert not layer.U.requires_grad
+    for basis in buffers.values():
+        assert basis.grad is None
+        assert not basis.requires_grad
+        assert basis.T.is_contiguous()  # column by column, which bf16 products want
 
 
-def test_the_product_is_never_formed() -> None:
-    """No (d_out, d_in) tensor appears in forward or backward; x isn't kept, only its k coordinates are."""
+@pytest.mark.parametrize("kind", FIXED)
+def test_the_product_is_never_formed(kind: str) -> None:
+    """No (d_out, d_in) tensor appears in forward or backward; a core needs x no longer, its k coordinates do."""
     m, n, k, tokens = 40, 50, 4, 7
-    layer = subspace_linear(m, n, k)
+    layer = FIXED[kind](m, n, k)
     kept: list[Tensor] = []
     seen: list[tuple[int, ...]] = []
 
@@ -123,8 +196,9 @@ def test_the_product_is_never_formed() -> None:
         layer(normal(tokens, n).requires_grad_()).sum().backward()
     assert (tokens, k) in seen  # the recorder works
     assert not {(m, n), (n, m)} & set(seen)
-    bases = {layer.U.data_ptr(), layer.V.data_ptr()}
-    assert max(t.numel() for t in kept if t.data_ptr() not in bases) <= tokens * k
+    weights = {t.data_ptr() for t in (*layer.parameters(), *layer.buffers())}
+    activations = [t.numel() for t in kept if t.data_ptr() not in weights]
+    assert max(activations) <= tokens * (n if kind == "left" else k)
 
 
 OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], Optimizer]] = {

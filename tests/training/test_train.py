@@ -11,8 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from tiny import VOCABULARY, tiny_checkpoint, tiny_model
 from torch import Tensor, nn
@@ -40,8 +42,8 @@ def batches(step: int) -> Tensor:
     return (start + 3 * torch.arange(17)) % VOCABULARY
 
 
-def evaluate(model: nn.Module) -> float:
-    return evaluation_loss(model, batches(-1))
+def evaluate(model: nn.Module) -> dict[str, float]:
+    return {"loss": evaluation_loss(model, batches(-1))}
 
 
 def run(model: nn.Module, config: TrainConfig, **options: Any) -> History:
@@ -79,7 +81,7 @@ def test_a_learnable_sequence_is_learnt(build: Callable[[str], nn.Module], arm: 
     assert history.stopped_at == 80
     assert history.losses[0] > math.log(VOCABULARY) - 0.5
     assert history.losses[-1] < 1 < history.losses[1] < history.losses[0]
-    assert evaluate(model) == history.losses[-1]
+    assert evaluate(model)["loss"] == history.losses[-1]
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name]) != parameter.requires_grad, name
     for layer in model.modules():
@@ -157,6 +159,20 @@ def test_schedule_values() -> None:
     assert all(a > b > 0 for a, b in itertools.pairwise(scale[10:100]))
     assert learning_rate_scale(0, TrainConfig(1, 1.0, 1.0)) == 1  # even one step is taken
     assert learning_rate_scale(0, TrainConfig(100, 1.0, 1.0, warmup=0.0)) == 1
+
+
+def test_constant_and_cooldown_schedule_values() -> None:
+    """The trunk is the same function of the step for every length; the cool-down is 1 − √x and zero at the end."""
+    constant = [TrainConfig(steps, 1.0, 1.0, warmup_steps=8, schedule="constant") for steps in (80, 1000)]
+    short, long = ([learning_rate_scale(step, config) for step in range(80)] for config in constant)
+    assert short == long == [0.125 * i for i in range(1, 9)] + [1.0] * 72
+    cooldown = TrainConfig(100, 1.0, 1.0, warmup_steps=8, schedule="cooldown", cool_from=80)
+    scale = [learning_rate_scale(step, cooldown) for step in range(101)]
+    assert scale[:80] == short
+    assert [scale[80 + i] for i in (0, 5, 20)] == pytest.approx([1, 0.5, 0])  # 1 − √0, 1 − √¼, 1 − √1
+    assert scale[80:] == pytest.approx(1 - np.sqrt(np.linspace(0, 1, 21)))
+    share = TrainConfig(50, 1.0, 1.0, warmup=0.2, schedule="constant")
+    assert [learning_rate_scale(step, share) for step in (0, 4, 9, 49)] == pytest.approx([0.1, 0.5, 1, 1])
 
 
 @pytest.mark.parametrize("arm", ["dense", "subspace", "mask"])
@@ -273,6 +289,50 @@ def test_a_run_killed_while_it_saves_goes_on_to_the_bit(tmp_path: Path) -> None:
     assert all(torch.equal(p, q) for p, q in zip(resumed.parameters(), whole.parameters(), strict=True))
 
 
+def test_a_run_that_stops_early_ends_there_again(build: Callable[[str], nn.Module], tmp_path: Path) -> None:
+    config = TrainConfig(12, 1e-2, 1e-2, evaluate_at=tuple(range(13)), patience=1)
+    for _ in range(2):
+        options: dict[str, Any] = {"directory": tmp_path, "save_at_end": True, "evaluate": lambda model: {"loss": 1.0}}
+        history = run(build("dense"), config, **options)
+        assert (history.stopped_at, history.stop_reason, history.losses) == (1, "early", [1.0, 1.0])
+
+
+def images(step: int) -> tuple[Tensor, Tensor]:
+    """Noise about one of five pictures, and which."""
+    labels = torch.randint(0, 5, (8,), generator=stream(0, "labels", step))
+    pictures = torch.randn(5, 3, 16, 16, generator=stream(0, "pictures"))
+    return pictures[labels] + 0.1 * torch.randn(8, 3, 16, 16, generator=stream(0, "noise", step)), labels
+
+
+def class_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return F.cross_entropy(model(pixel_values=batch[0]).logits, batch[1])
+
+
+def class_scores(model: nn.Module) -> dict[str, float]:
+    pixels, labels = images(-1)
+    with torch.no_grad():
+        wrong = model(pixel_values=pixels).logits.argmax(-1) != labels
+        return {"loss": class_loss(model, (pixels, labels)).item(), "error": wrong.float().mean().item()}
+
+
+def test_any_loss_batch_and_scores() -> None:
+    """Images and their classes, as a tuple and as a dict; every score that is returned stands in the rows."""
+    config, model, other = TrainConfig(30, 1e-2, 1e-2, evaluate_at=(10,)), tiny_model("vit"), tiny_model("vit")
+    history = train(model, images, config, loss=class_loss, evaluate=class_scores)
+    assert [list(row) for row in history.rows] == [["step", "loss", "error", "train_loss", "seconds"]] * 3
+    assert history.rows[0]["error"] > 0.3
+    assert history.rows[-1]["error"] == 0
+    assert history.rows[-1]["loss"] == class_scores(model)["loss"] < 0.3
+    same = train(
+        other,
+        lambda step: dict(zip(("pixels", "labels"), images(step), strict=True)),
+        config,
+        loss=lambda model, batch: class_loss(model, (batch["pixels"], batch["labels"])),
+        evaluate=class_scores,
+    )
+    assert rows(same) == rows(history)
+
+
 def test_without_a_directory_a_signal_still_ends_the_run(build: Callable[[str], nn.Module]) -> None:
     with pytest.raises(Interrupted, match="after step 2"):
         run(build("dense"), RESUMABLE, on_step=terminate_at(2))
@@ -293,7 +353,7 @@ def test_a_non_finite_loss_stops_with_the_step(build: Callable[[str], nn.Module]
 
 def test_a_non_finite_evaluation_stops_too(build: Callable[[str], nn.Module]) -> None:
     losses = iter([4.0, 3.0, math.inf])
-    history = run(build("dense"), RESUMABLE, evaluate=lambda model: next(losses))
+    history = run(build("dense"), RESUMABLE, evaluate=lambda model: {"loss": next(losses)})
     assert (history.stop_reason, history.stopped_at, history.losses) == ("non-finite", 2, [4.0, 3.0])
 
 
@@ -303,7 +363,7 @@ def test_early_stop(build: Callable[[str], nn.Module]) -> None:
     for patience, stopped_at, reason in ((2, 5, "early"), (3, 12, "finished"), (0, 12, "finished")):
         values = iter(losses)
         config = TrainConfig(12, 1e-2, 1e-2, evaluate_at=tuple(range(13)), patience=patience)
-        history = run(build("dense"), config, evaluate=lambda model, values=values: next(values))
+        history = run(build("dense"), config, evaluate=lambda model, values=values: {"loss": next(values)})
         assert (history.stopped_at, history.stop_reason) == (stopped_at, reason)
 
 
@@ -319,7 +379,7 @@ def test_bf16_trains_and_leaves_the_model_as_it_was(build: Callable[[str], nn.Mo
     assert all(p.dtype == torch.float32 for p in model.parameters())
     copy = build("subspace")
     copy.load_state_dict(model.state_dict())
-    assert evaluate(copy) == evaluate(model) == half.losses[-1]
+    assert evaluate(copy)["loss"] == evaluate(model)["loss"] == half.losses[-1]
 
 
 def test_a_run_in_a_thread_leaves_signals_alone(build: Callable[[str], nn.Module]) -> None:

@@ -16,11 +16,13 @@ from ontogeny.errors import GenomeError, InputError
 from ontogeny.genome.genome import Gene, Genome, Mask, Subspace, kind
 from ontogeny.genome.linalg import haar
 from ontogeny.genome.sites import Site, in_order, layer_and_role
-from ontogeny.genome.topology import rewire
+from ontogeny.genome.topology import erdos_renyi_counts, mask_cosine, rewire
 from ontogeny.streams import numpy_stream, stream
 
 Genes = dict[Site, Gene]
 Side = Literal["U", "V"]
+
+SHARED = 1e-5  # eigenvalues of a difference of projectors up to here are zero, but for float32 bases
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Control:
 def transform(name: str, genomes: Sequence[Genome], *, seed: int) -> Genome:
     """Apply the control ``name`` to one or more genomes of the same sites.
 
+    The provenance of a mask names its ``overlap``: the mask cosine with the first genome's.
     Raises InputError for an unknown name, too few genomes, the wrong kind, or genomes of different sites.
     """
     if name not in CONTROLS:
@@ -60,7 +63,11 @@ def transform(name: str, genomes: Sequence[Genome], *, seed: int) -> Genome:
     source = genomes[0].provenance.get("source", {})
     if len(genomes) > 1:
         source = dict(source) | {"donors": [dict(g.provenance.get("source", {})) for g in genomes]}
-    return Genome(control.apply(genomes, seed), {"recipe": recipe, "source": source})
+    changed = Genome(control.apply(genomes, seed), {"recipe": recipe, "source": source})
+    if control.kind == "subspace":
+        return changed
+    before, after = ([mask.keep for mask in _masks(genome).values()] for genome in (genomes[0], changed))
+    return replace(changed, provenance={**changed.provenance, "overlap": mask_cosine(before, after)})
 
 
 def is_residual(site: Site, side: Side) -> bool:
@@ -183,17 +190,49 @@ def chimera(genomes: Sequence[Genome], seed: int) -> Genes:
     return mixed
 
 
+def _combine(genomes: Sequence[Genome], leading: Callable[[list[Tensor], int], Tensor]) -> Genes:
+    """At every site and side ``leading(the donors' bases in float64, the first one's rank)``."""
+    combined: Genes = {}
+    for site, gene in genomes[0].genes.items():
+        assert isinstance(gene, Subspace)
+        sides = ([getattr(genome.genes[site], side).double() for genome in genomes] for side in ("U", "V"))
+        try:
+            combined[site] = Subspace(*(leading(bases, gene.rank).to(gene.U.dtype) for bases in sides))
+        except InputError as error:
+            raise InputError(f"site {site.name}: {error}") from None
+    return combined
+
+
 def mean_only(genomes: Sequence[Genome], seed: int) -> Genes:
     """Leading directions of the average projector: left singular vectors of the donors' bases side by side."""
-    mean: Genes = {}
-    for site, gene in genomes[0].genes.items():
-        sides = []
-        assert isinstance(gene, Subspace)
-        for side in ("U", "V"):
-            bases = torch.cat([getattr(genome.genes[site], side).double() for genome in genomes], dim=1)
-            sides.append(torch.linalg.svd(bases, full_matrices=False).U[:, : gene.rank].to(gene.U.dtype))
-        mean[site] = Subspace(*sides)
-    return mean
+
+    def leading(bases: list[Tensor], rank: int) -> Tensor:
+        U: Tensor = torch.linalg.svd(torch.cat(bases, dim=1), full_matrices=False).U
+        return U[:, :rank]
+
+    return _combine(genomes, leading)
+
+
+def corpus_specific(genomes: Sequence[Genome], seed: int) -> Genes:
+    """Leading directions of the first half's average projector minus the second half's."""
+    if len(genomes) % 2:
+        raise InputError(f"control corpus-specific needs as many genomes of either corpus, found {len(genomes)} in all")
+    return _combine(genomes, _difference)
+
+
+def _difference(bases: list[Tensor], rank: int) -> Tensor:
+    """The ``rank`` leading eigenvectors of Σ QQᵀ over the first half − over the second, found in the span of all Q."""
+    span: Tensor = torch.linalg.qr(torch.cat(bases, dim=1)).Q
+    inside, half = [span.T @ Q for Q in bases], len(bases) // 2
+    first, second = (torch.cat(part, dim=1) for part in (inside[:half], inside[half:]))
+    values, vectors = torch.linalg.eigh(first @ first.T - second @ second.T)  # ascending
+    if (found := int((values > SHARED).sum())) < rank:
+        raise InputError(
+            f"{found} directions are more the first corpus's than the second's, expected the rank {rank}: "
+            "give genomes of a lower rank, or donors of two corpora"
+        )
+    leading: Tensor = span @ vectors[:, -rank:].flip(1)
+    return leading
 
 
 def _masks(genome: Genome) -> Mapping[Site, Mask]:
@@ -220,6 +259,15 @@ def mask_layer_density(genomes: Sequence[Genome], seed: int) -> Genes:
     return {
         site: _uniform(site.shape, int(mask.keep.sum()), stream(seed, "mask-layer-density", site.name))
         for site, mask in _masks(genomes[0]).items()
+    }
+
+
+def mask_erk(genomes: Sequence[Genome], seed: int) -> Genes:
+    masks = _masks(genomes[0])
+    counts = erdos_renyi_counts([site.shape for site in masks], sum(int(m.keep.sum()) for m in masks.values()))
+    return {
+        site: _uniform(site.shape, count, stream(seed, "mask-erk", site.name))
+        for site, count in zip(masks, counts, strict=True)
     }
 
 
@@ -287,6 +335,13 @@ CONTROLS: dict[str, Control] = {
     "mean-only": Control(
         mean_only, "leading directions of the average projector over donors", ("rank",), (), donors=2
     ),
+    "corpus-specific": Control(
+        corpus_specific,
+        "directions that the first half of the donors, of one corpus, has more of than the second half, of another",
+        ("rank",),
+        (),
+        donors=2,
+    ),
     "mask-random": Control(
         mask_random, "uniformly random mask of the same total density", ("total-density",), ("mask",), "mask"
     ),
@@ -295,6 +350,13 @@ CONTROLS: dict[str, Control] = {
         "random mask with every site's density",
         ("total-density", "density"),
         ("mask", "degrees"),
+        "mask",
+    ),
+    "mask-erk": Control(
+        mask_erk,
+        "random mask of the same total density, each site's Erdős–Rényi: kept entries ∝ d_out + d_in",
+        ("total-density", "erk-density"),
+        ("mask", "degrees", "density"),
         "mask",
     ),
     "mask-degree": Control(

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from ontogeny.canonical import LATER, plain
 from ontogeny.errors import InputError
 from ontogeny.genome.checkpoint import Checkpoint
 from ontogeny.genome.genome import Gene, Genome, Mask, Subspace
@@ -26,11 +27,12 @@ from ontogeny.genome.linalg import (
     singular_values,
 )
 from ontogeny.genome.sites import Site
-from ontogeny.genome.spectrum import rank_for_energy
+from ontogeny.genome.spectrum import energy_for_values, rank_for_energy
 
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 SELECT, BASES, SCOPES = ("top", "middle", "bottom"), ("canonical", "singular"), ("matrix", "global")
+PROFILES = ("uniform", "energy")
 PARALLEL = 2**22  # entries; matrices up to here are decomposed one a core, larger ones with all cores on each
 
 
@@ -42,6 +44,9 @@ class Recipe:
     ``basis``: ``canonical`` depends on the span alone, ``singular`` keeps the order and pairing of the directions.
     ``fold_norms``: readers act as W·diag(γ), γ the gain of the norm before them. ``scope``: masks keep the
     largest entries of each matrix, or of all matrices together.
+    ``mask``: instead of ``rank`` k directions keep the k² largest entries, as many as the core has values.
+    ``profile``: ``energy`` shares out the Σk² that ``rank`` allows over all sites so that the directions of every
+    site hold one share of its ‖W‖²_F, as nearly as whole ranks can.
     """
 
     rank: str | int | None = None
@@ -51,18 +56,26 @@ class Recipe:
     basis: Literal["canonical", "singular"] = "canonical"
     fold_norms: bool = False
     scope: Literal["matrix", "global"] = "matrix"
+    mask: bool = field(default=False, metadata=LATER)
+    profile: Literal["uniform", "energy"] = field(default="uniform", metadata=LATER)
 
     def __post_init__(self) -> None:
         given = [key for key in ("rank", "energy", "density") if getattr(self, key) is not None]
         if len(given) != 1:
             raise InputError(f"expected one of rank, energy and density, found {' and '.join(given) or 'none'}")
-        for option, known in (("select", SELECT), ("basis", BASES), ("scope", SCOPES)):
+        for option, known in (("select", SELECT), ("basis", BASES), ("scope", SCOPES), ("profile", PROFILES)):
             if getattr(self, option) not in known:
                 raise InputError(f"{option} {getattr(self, option)!r}: expected {', '.join(known)}")
         if self.energy is not None and not 0 < self.energy <= 1:
             raise InputError(f"energy {self.energy} is not a share: give a number above 0 and at most 1")
         if self.energy is not None and self.select != "top":
             raise InputError("a share of the energy is reached from the top: leave out --select, or give --rank")
+        if self.mask and (self.rank is None or self.select != "top" or self.basis != "canonical"):
+            raise InputError(
+                "mask keeps the k² largest entries of a --rank k: leave out energy, density, select, basis"
+            )
+        if self.profile == "energy" and (self.rank is None or self.select != "top" or self.mask):
+            raise InputError("an energy profile shares out a rank from the top: give --rank, without select or mask")
         if self.rank is not None:
             rank_of(self.rank, 10**9)
         if self.density is not None:
@@ -108,19 +121,23 @@ def extract(
                 rank_of(recipe.rank, min(site.shape))
             except InputError as error:
                 raise InputError(f"site {site.name} {site.shape}: {error}") from None
-    weights, count = _weights(checkpoint, recipe.fold_norms), len(checkpoint.sites)
+    weights, count = partial(_weights, checkpoint, recipe.fold_norms), len(checkpoint.sites)
+    recipe_json = {key: value for key, value in plain(recipe).items() if value is not None}
     genes: dict[Site, Gene] = {}
     certificates: dict[str, Any] = {}
-    if recipe.density is not None:
-        genes |= _masks(progress(weights, count), share_of(recipe.density, "density"), recipe.scope)
+    if recipe.density is not None or recipe.mask:
+        genes |= _masks(progress(weights(), count), recipe)
     else:
         small = all(site.shape[0] * site.shape[1] <= PARALLEL for site in checkpoint.sites)
         workers = torch.get_num_threads() if small and device == "cpu" else 1
+        if recipe.profile == "energy":
+            spectra = list(progress(_ahead(lambda weight: singular_values(weight[1]), weights(), workers), count))
+            recipe_json["energy_share"] = energy_for_values(spectra, _values(recipe, checkpoint.sites))
+            recipe = replace(recipe, rank=None, energy=recipe_json["energy_share"], profile="uniform")
         read = partial(_bases, recipe=recipe, device=device)
-        for site, bases, certificate in progress(_ahead(read, weights, workers), count):
+        for site, bases, certificate in progress(_ahead(read, weights(), workers), count):
             genes[site] = Subspace(*(Q.to(dtype) for Q in bases))  # here: what stays would fragment a worker's heap
             certificates[site.name] = certificate.to_json()
-    recipe_json = {key: value for key, value in asdict(recipe).items() if value is not None}
     return Genome(genes, {"recipe": recipe_json, "source": checkpoint.source(), "certificates": certificates})
 
 
@@ -175,21 +192,29 @@ def _weights(checkpoint: Checkpoint, fold_norms: bool) -> Iterator[tuple[Site, T
         yield site, W if gain is None else W.double() * gain.double()
 
 
-def _masks(weights: Iterable[tuple[Site, Tensor]], share: float, scope: str) -> Iterator[tuple[Site, Mask]]:
-    if scope == "matrix":
+def _values(recipe: Recipe, sites: Iterable[Site]) -> int:
+    """Trained values of these sites together: Σk² of the cores that a rank means, or the density's share."""
+    shapes = [site.shape for site in sites]
+    if recipe.density is None:
+        assert recipe.rank is not None
+        return sum(rank_of(recipe.rank, min(shape)) ** 2 for shape in shapes)
+    return max(1, round(share_of(recipe.density, "density") * sum(m * n for m, n in shapes)))
+
+
+def _masks(weights: Iterable[tuple[Site, Tensor]], recipe: Recipe) -> Iterator[tuple[Site, Mask]]:
+    if recipe.scope == "matrix":
         for site, W in weights:
-            yield site, Mask(_largest(W.abs(), share))
+            yield site, Mask(_largest(W.abs(), _values(recipe, [site])))
         return
     magnitudes = {site: W.abs().float() for site, W in weights}
-    kept = _largest(torch.cat([M.flatten() for M in magnitudes.values()]), share)
+    kept = _largest(torch.cat([M.flatten() for M in magnitudes.values()]), _values(recipe, magnitudes))
     for (site, M), part in zip(magnitudes.items(), kept.split([M.numel() for M in magnitudes.values()]), strict=True):
         yield site, Mask(part.view(M.shape))
 
 
-def _largest(magnitudes: Tensor, share: float) -> Tensor:
-    """True at the round(share × n) largest entries, exactly that many."""
+def _largest(magnitudes: Tensor, count: int) -> Tensor:
+    """True at exactly the ``count`` largest entries."""
     flat = magnitudes.float().flatten().numpy()
-    count = max(1, round(share * flat.size))
     keep = np.zeros(flat.size, dtype=bool)
     keep[np.argpartition(flat, flat.size - count)[flat.size - count :]] = True
     return torch.from_numpy(keep).view(magnitudes.shape)

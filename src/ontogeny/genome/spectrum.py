@@ -3,6 +3,8 @@
 Every function takes the singular values of one matrix in descending order; computed in float64.
 """
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from functools import lru_cache
 from math import pi, sqrt
 
@@ -54,6 +56,25 @@ def rank_for_energy(singular_values: Float[Tensor, " r"], energy: float) -> int:
     _check_fraction("energy", energy)
     cumulative = _cumulative_energy(_checked(singular_values))
     return min(int(np.searchsorted(cumulative, energy * (1 - ROUNDING))) + 1, cumulative.size)
+
+
+def energy_for_values(spectra: Sequence[Float[Tensor, " _"]], total: int) -> float:
+    """The share of Σσ² at which Σk², k = ``rank_for_energy`` of each matrix, is nearest to ``total``.
+
+    Σk² grows by 2k + 1 where the share reaches what the first k directions of a matrix hold. The share is halfway
+    between two such steps, so that rounding of the singular values can't move a rank. Of two as near it is the smaller.
+    Raises InputError on bad values.
+    """
+    cumulative = [_cumulative_energy(_checked(spectrum)) for spectrum in spectra]
+    steps = np.unique(np.concatenate([[0.0, 1.0], *cumulative]))
+    steps = steps[np.diff(steps, prepend=-1.0) > 10 * ROUNDING]  # as good as equal: one step
+    shares = ((steps[:-1] + steps[1:]) / 2).tolist()
+
+    def values(share: float) -> int:
+        return sum(rank_for_energy(spectrum, share) ** 2 for spectrum in spectra)
+
+    reached = bisect_left(shares, total, key=values)  # the first share with so many values
+    return float(min(shares[max(reached - 1, 0) : reached + 1], key=lambda share: abs(values(share) - total)))
 
 
 def marchenko_pastur_spikes(singular_values: Float[Tensor, " r"], shape: tuple[int, int]) -> int:

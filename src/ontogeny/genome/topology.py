@@ -101,6 +101,26 @@ def rewire(keep: Bool[Tensor, "m n"], generator: np.random.Generator, swaps_per_
     return torch.from_numpy(graph) ^ absent
 
 
+def erdos_renyi_counts(shapes: Sequence[tuple[int, int]], total: int) -> list[int]:
+    """How many of ``total`` edges each matrix gets at densities ∝ (m + n)/(m·n); a matrix that is full gets no more.
+
+    Source: the Erdős–Rényi(-Kernel) densities of Mocanu et al. 2018 and Evci et al., "Rigging the lottery" (2020).
+    Edges are ∝ m + n: ε·(m + n) of them, or m·n where that is less; whole numbers by largest remainder.
+    Raises InputError for more edges than entries.
+    """
+    sizes, weights = np.array([(m * n, m + n) for m, n in shapes], dtype=np.float64).T
+    if total > sizes.sum():
+        raise InputError(f"expected at most {sizes.sum():.0f} edges in these matrices, found {total}")
+    order = np.argsort(sizes / weights)  # in this order they fill up
+    filled = np.concatenate([[0.0], np.cumsum(sizes[order])[:-1]])
+    epsilon = (total - filled) / np.cumsum(weights[order][::-1])[::-1]  # if the first 0, 1, 2, … of them are full
+    first = np.argmax(epsilon <= (sizes / weights)[order])
+    share = np.minimum(sizes, epsilon[first] * weights)
+    counts = np.floor(share).astype(int)
+    counts[np.argsort(counts - share, kind="stable")[: total - counts.sum()]] += 1
+    return [int(count) for count in counts]
+
+
 def mask_cosine(first: Sequence[Bool[Tensor, "_ _"]], second: Sequence[Bool[Tensor, "_ _"]]) -> float:
     """Cosine of two sets of masks, one a site, in the same order: shared edges/√(edges · edges); 0 if one is empty.
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from ontogeny.lab.donors import DonorRecipe, audit_donor, train_donor
 from ontogeny.lab.engines import Mapper
-from ontogeny.lab.experiment import Arm, Embeddings, Experiment, Rates, Run
+from ontogeny.lab.experiment import Arm, Embeddings, Experiment, Rates, Run, Setting
+from ontogeny.lab.networks import Lab
 from ontogeny.lab.overlaps import ALIGNMENTS, OverlapTask, measure_overlap
 from ontogeny.lab.rates import Axis, Search, search
-from ontogeny.lab.run import Lab, run
+from ontogeny.lab.run import run
 from ontogeny.lab.store import Store
 
 Cell = tuple[Embeddings, str]
@@ -31,26 +32,46 @@ class Plan:
 def conduct(plan: Plan, mapper: Mapper, report: Report = lambda phase, done, total: None) -> None:
     """Run everything that the store doesn't have yet, phase by phase, and report progress."""
     experiment, lab = plan.experiment, plan.lab
-    setting = experiment.setting
-    make = (
-        partial(train_donor, setting=setting, lab=lab)
-        if plan.recipes
-        else partial(audit_donor, setting=setting, lab=lab)
-    )
-    _all(mapper, make, plan.recipes or tuple(dict.fromkeys(setting.donors)), partial(report, "donors"))
+    if plan.recipes:
+        _all(mapper, partial(train_donor, lab=lab), plan.recipes, partial(report, "donors"))
+    else:
+        _all(mapper, partial(_audit, lab=lab), audits(experiment), partial(report, "donors"))
     _all(mapper, partial(measure_overlap, lab=lab), overlap_tasks(experiment), partial(report, "overlaps"))
     tune(experiment, lab, mapper, partial(report, "tuning"))
     cells = evaluated_runs(experiment, lab.store).values()
     runs = {(r.id, r.replicate): r for cell in cells for r in cell}
-    _all(mapper, partial(run, lab=lab), list(runs.values()), partial(report, "runs"))
+    for later in (False, True):  # what starts from another run's network comes second
+        phase = [r for r in runs.values() if bool(r.parent) is later]
+        if phase or not later:
+            _all(mapper, partial(run, lab=lab), phase, partial(report, "continued runs" if later else "runs"))
+
+
+def audits(experiment: Experiment) -> list[tuple[str, Setting]]:
+    """Every given donor with a setting whose text it is measured on."""
+    found = {(donor, s.tokens): (donor, s) for s in experiment.all_settings().values() for donor in s.donors}
+    return list(found.values())
+
+
+def _audit(pair: tuple[str, Setting], lab: Lab) -> dict[str, Any]:
+    return audit_donor(*pair, lab)
 
 
 def overlap_tasks(experiment: Experiment) -> list[OverlapTask]:
-    """Every pair of donors, raw and (but in the demo) aligned both ways."""
-    setting = experiment.setting
-    pairs = combinations(dict.fromkeys(setting.donors), 2)
+    """Every pair of donors of a setting, those of another corpus included, at every rank that an arm uses.
+
+    Raw and aligned both ways, unless the experiment says which; in the demo raw alone.
+    """
     alignments = ALIGNMENTS[:1] if experiment.scale == "demo" else ALIGNMENTS
-    return [OverlapTask(a, b, setting.rank, align) for a, b in pairs for align in alignments]
+    if experiment.alignments is not None:
+        alignments = tuple(align for align in ALIGNMENTS if align in experiment.alignments)
+    found: dict[OverlapTask, None] = {}
+    for name, setting in experiment.all_settings().items():
+        pairs = combinations(dict.fromkeys(setting.donors + setting.others), 2)
+        ranks = {setting.rank: None} | {
+            str(arm.recipe["rank"]): None for arm in experiment.arms if arm.setting == name and "rank" in arm.recipe
+        }
+        found |= {OverlapTask(a, b, rank, align): None for a, b in pairs for rank in ranks for align in alignments}
+    return list(found)
 
 
 def tuned_cells(experiment: Experiment) -> list[tuple[Embeddings, Arm]]:
@@ -58,8 +79,10 @@ def tuned_cells(experiment: Experiment) -> list[tuple[Embeddings, Arm]]:
     return [(mode, arm) for mode, arm in experiment.cells() if arm.tuned_as is None]
 
 
-def axes(mode: Embeddings) -> tuple[Axis, ...]:
-    """With frozen embeddings the body alone is tuned."""
+def axes(mode: Embeddings, arm: Arm) -> tuple[Axis, ...]:
+    """The rates that an arm has: with frozen embeddings the body's alone is tuned, with a frozen body the rest's."""
+    if arm.constraint in ("donor-body", "random-body"):
+        return ("rest",)
     return ("body",) if mode == "frozen" else ("body", "rest")
 
 
@@ -86,7 +109,7 @@ def searches(experiment: Experiment, store: Store) -> dict[Cell, Search]:
     if experiment.rates is not None:
         return _fixed(experiment)
     return {
-        (mode, arm.name): search(scores(experiment, store, mode, arm), axes(mode))
+        (mode, arm.name): search(scores(experiment, store, mode, arm), axes(mode, arm))
         for mode, arm in tuned_cells(experiment)
     }
 
@@ -94,7 +117,7 @@ def searches(experiment: Experiment, store: Store) -> dict[Cell, Search]:
 def scores(experiment: Experiment, store: Store, mode: Embeddings, arm: Arm) -> dict[Rates, float]:
     """The tuning losses of one cell that its search has asked for so far; infinite where a run diverged."""
     known: dict[Rates, float] = {}
-    while needed := search(known, axes(mode)).needed:
+    while needed := search(known, axes(mode, arm)).needed:
         before = len(known)
         for rates in needed:
             task = experiment.tuning_run(mode, arm, rates)
@@ -120,12 +143,13 @@ def _all(
 
 def evaluated_runs(experiment: Experiment, store: Store) -> dict[Cell, list[Run]]:
     """The evaluated runs of every cell whose rates are known by now."""
-    found = searches(experiment, store)
-    return {
-        (mode, arm.name): experiment.runs(mode, arm, rates)
-        for mode, arm in experiment.cells()
-        if (rates := rates_of(found, mode, arm))
-    }
+    searched = searches(experiment, store)
+    found: dict[Cell, list[Run]] = {}
+    for mode, arm in sorted(experiment.cells(), key=lambda cell: bool(cell[1].after)):
+        rates = rates_of(searched, mode, arm)
+        if rates and (not arm.after or (mode, arm.after) in found):
+            found[mode, arm.name] = experiment.runs(mode, arm, rates, found.get((mode, arm.after), ()))
+    return found
 
 
 def _fixed(experiment: Experiment) -> dict[Cell, Search]:

@@ -5,24 +5,22 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ontogeny.canonical import digest
 from ontogeny.errors import InputError
 from ontogeny.genome.checkpoint import Checkpoint, open_checkpoint
 from ontogeny.lab.experiment import Rates, Setting
+from ontogeny.lab.networks import Lab
 from ontogeny.lab.run import (
-    Lab,
     clear_checkpoint,
     describe_cost,
     history_writer,
     host,
-    lab_references,
     outcome,
-    run_tokens,
-    scoring_windows,
 )
 from ontogeny.lab.store import claim, read_json, write_json
+from ontogeny.lab.tasks import TextSetting, run_tokens, scoring_windows, text_references
 from ontogeny.model.initialise import fresh_model
 from ontogeny.streams import stream_seed
 from ontogeny.training.batches import Batches
@@ -43,33 +41,33 @@ class DonorRecipe:
     rates: Rates
     windows: int
     index: int
-    precision: str = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"
 
     @property
     def id(self) -> str:
         return digest(asdict(self))[:16]
 
 
-def train_donor(recipe: DonorRecipe, setting: Setting, lab: Lab) -> dict[str, Any]:
+def train_donor(recipe: DonorRecipe, lab: Lab) -> dict[str, Any]:
     """Train one donor, save it as a Hugging Face directory in the store, and record its losses. Reads a stored one."""
     directory = lab.store.root / "donors" / recipe.id
     with claim(directory):
         if (directory / "result.json").exists():
             return read_json(directory / "result.json")
         write_json(directory / "run.json", {"recipe": asdict(recipe), "host": host()})
-        tokens = run_tokens(setting, lab)
+        tokens = run_tokens(recipe, lab.store)
         seed = stream_seed(recipe.index, "donor")
         model = fresh_model(recipe.model, seed)
         batches = Batches(tokens.train, recipe.length, recipe.batch, seed)
         batches.check_budget(recipe.steps, max_epochs=2)
-        windows = scoring_windows(setting, tokens, "test")
+        windows = scoring_windows(recipe, tokens, "test")
         marks = tuple(round(recipe.steps * share) for share in (0.1, 0.25, 0.5, 0.75, 1))
-        config = TrainConfig(recipe.steps, recipe.rates.body, recipe.rates.rest, marks, precision=setting.precision)
+        config = TrainConfig(recipe.steps, recipe.rates.body, recipe.rates.rest, marks, precision=recipe.precision)
         history = train(
             model,
             batches,
             config,
-            evaluate=lambda model: evaluation_loss(model, windows),
+            evaluate=lambda model: {"loss": evaluation_loss(model, windows)},
             directory=directory / "checkpoint",
             on_evaluation=history_writer(directory),
         )
@@ -79,8 +77,8 @@ def train_donor(recipe: DonorRecipe, setting: Setting, lab: Lab) -> dict[str, An
 
         disable_progress_bar()
         model.save_pretrained(directory)  # type: ignore[operator]
-        record = _record(recipe.id, history.losses[-1], setting, lab) | {"index": recipe.index}
-        result = record | outcome(history) | describe_cost(model, history, setting)
+        record = _record(recipe.id, history.losses[-1], recipe, lab) | {"index": recipe.index}
+        result = record | outcome(history) | describe_cost(model, history, recipe.batch, recipe.length)
         result |= {"recipe": asdict(recipe), "host": host()}
         write_json(directory / "result.json", result)
         clear_checkpoint(directory)
@@ -96,7 +94,7 @@ def audit_donor(donor: str, setting: Setting, lab: Lab) -> dict[str, Any]:
 
             path = lab.donors[donor]
             model = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, trust_remote_code=False)
-            loss = evaluation_loss(model.float(), scoring_windows(setting, run_tokens(setting, lab), "test"))
+            loss = evaluation_loss(model.float(), scoring_windows(setting, run_tokens(setting, lab.store), "test"))
             if not math.isfinite(loss):
                 raise InputError(f"donor {path}: its loss on this text is {loss}; the checkpoint is damaged")
             write_json(directory / "result.json", _record(donor, loss, setting, lab) | {"folder": directory.name})
@@ -108,8 +106,8 @@ def audit_folder(donor: str, setting: Setting) -> str:
     return f"{donor}-{digest([setting.tokens, setting.length, setting.windows])[:8]}"
 
 
-def _record(donor: str, loss: float, setting: Setting, lab: Lab) -> dict[str, Any]:
-    references = lab_references(setting, lab)["test"]
+def _record(donor: str, loss: float, setting: TextSetting, lab: Lab) -> dict[str, Any]:
+    references = text_references(setting, lab.store)["test"]
     return {
         "kind": "donor",
         "id": donor,

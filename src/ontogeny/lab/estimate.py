@@ -9,12 +9,14 @@ import torch
 
 from ontogeny.genome.extract import rank_of
 from ontogeny.lab.conduct import axes, tuned_cells
-from ontogeny.lab.experiment import Arm, Experiment
+from ontogeny.lab.experiment import Arm, Experiment, Run, Setting
+from ontogeny.lab.families import donor_recipe
 from ontogeny.lab.rates import START
-from ontogeny.lab.scales import SCALES, Scale
+from ontogeny.lab.scales import SCALES, Scale, Variant
 from ontogeny.model.constrain import site_shapes
 from ontogeny.model.cost import flops_per_token
 from ontogeny.model.initialise import fresh_model
+from ontogeny.training.branch import branched_steps
 from ontogeny.training.train import TrainConfig, train
 
 TUNING_RUNS = {"body": 4, "rest": 3}  # points a search takes along one axis, as seen; two more than the least at most
@@ -35,33 +37,66 @@ class Estimate:
     seconds: float
 
 
-def estimate(experiment: Experiment, scale: Scale, flops_per_second: float, *, trained_donors: bool) -> list[Estimate]:
-    """Every kind of run that the experiment asks for; tuning runs are a guess, since the search decides."""
-    with torch.device("meta"):
-        shapes = _shapes(experiment.setting.model, experiment.setting.length)
-    tokens = experiment.setting.batch * experiment.setting.length
-    memory = shapes.parameters * BYTES_PER_PARAMETER + 4 * tokens * (
-        shapes.layers * shapes.width * ACTIVATIONS_PER_LAYER + 3 * experiment.setting.model["vocab_size"]
-    )
+def estimate(experiment: Experiment, variants: Mapping[str, Variant], flops_per_second: float) -> list[Estimate]:
+    """Every kind of run that the experiment asks for; tuning runs are a guess, since the search decides.
 
-    def line(what: str, runs: int, flops_per_token: int, steps: int, disk: int = BYTES_PER_RUN) -> Estimate:
-        flops = flops_per_token * tokens * steps
-        return Estimate(what, runs, flops, memory, disk, flops / flops_per_second)
-
+    ``variants``: the donor families to be trained on the spot, by setting; none of them where checkpoints are given.
+    """
+    costs = {name: _Costs(setting, flops_per_second) for name, setting in experiment.all_settings().items()}
     lines = []
-    if trained_donors:
-        lines.append(line("donor", scale.donors, shapes.dense, scale.donor_steps, 4 * shapes.parameters))
+    made = [_made_of(variant) for variant in variants.values()]
+    for index, (name, variant) in enumerate(variants.items()):
+        if not variant.scale.hub_donors and made.index(made[index]) == index:  # some families share their donors
+            lines.append(costs[name].donor(f"donor {name}".strip(), variant.scale))
     searched = {(mode, arm.name) for mode, arm in tuned_cells(experiment)} if experiment.rates is None else set()
     counted: set[tuple[str, int]] = set()
-    for mode, arm in experiment.cells():
-        cost = shapes.flops(arm, experiment.setting.rank)
-        runs = {(run.id, run.replicate) for run in experiment.runs(mode, arm, START)} - counted  # some arms share runs
+    parents: dict[tuple[str, str], list[Run]] = {}
+    for mode, arm in sorted(experiment.cells(), key=lambda cell: bool(cell[1].after)):
+        cost = costs[arm.setting]
+        found = parents[mode, arm.name] = experiment.runs(mode, arm, START, parents.get((mode, arm.after), ()))
+        runs = {(run.id, run.replicate) for run in found} - counted  # some arms share runs
         counted |= runs
-        lines.append(line(f"{mode} {arm.name}", len(runs), cost, experiment.setting.steps))
+        lines.append(cost.arm(f"{mode} {arm.name}", arm, len(runs), experiment.setting_of(arm)))
         if (mode, arm.name) in searched:
-            guess = sum(TUNING_RUNS[axis] for axis in axes(mode))
-            lines.append(line(f"{mode} {arm.name}, tuning (about)", guess, cost, experiment.setting.steps))
+            guess = sum(TUNING_RUNS[axis] for axis in axes(mode, arm))
+            tuning = experiment.setting_of(arm).tuning
+            lines.append(cost.arm(f"{mode} {arm.name}, tuning (about)", arm, guess, tuning))
     return lines
+
+
+def _made_of(variant: Variant) -> tuple[Any, ...]:
+    """What a family's donors are made of."""
+    scale = variant.scale
+    return variant.text, variant.tokenizer_text, donor_recipe(scale, scale.model(scale.vocabulary), "", 0)
+
+
+class _Costs:
+    """Costs in one setting: of its donors, and of its arms."""
+
+    def __init__(self, setting: Setting, flops_per_second: float) -> None:
+        with torch.device("meta"):
+            self.shapes = _shapes(setting.model, setting.length)
+        self.setting, self.flops_per_second = setting, flops_per_second
+        self.sequence = (setting.vision.size // setting.vision.patch) ** 2 if setting.vision else setting.length
+
+    def donor(self, what: str, scale: Scale) -> Estimate:
+        tokens = scale.batch * scale.length * scale.donor_steps
+        return self._line(what, scale.donors, self.shapes.dense * tokens, 4 * self.shapes.parameters)
+
+    def arm(self, what: str, arm: Arm, runs: int, setting: Setting) -> Estimate:
+        steps = branched_steps(setting.horizons) if setting.horizons else setting.steps
+        a_token = self.shapes.flops(arm, str(arm.recipe.get("rank", setting.rank)))
+        if setting.vision:
+            a_token -= 6 * self.shapes.width * setting.model["vocab_size"]  # no head over the vocabulary
+        return self._line(what, runs, a_token * setting.batch * self.sequence * steps, BYTES_PER_RUN)
+
+    def _line(self, what: str, runs: int, flops: int, disk: int) -> Estimate:
+        tokens = self.setting.batch * self.sequence
+        memory = self.shapes.parameters * BYTES_PER_PARAMETER + 4 * tokens * (
+            self.shapes.layers * self.shapes.width * ACTIVATIONS_PER_LAYER
+            + (0 if self.setting.vision else 3 * self.setting.model["vocab_size"])
+        )
+        return Estimate(what, runs, flops, memory, disk, flops / self.flops_per_second)
 
 
 @dataclass(frozen=True)
@@ -74,16 +109,20 @@ class _Shapes:
 
     def flops(self, arm: Arm, rank: str) -> int:
         """Training FLOPs a token of an arm."""
-        if arm.constraint == "dense":
-            return self.dense
-        total = self.dense
-        for m, n in self.body.values():
-            k = rank_of(rank, min(m, n))
-            if arm.constraint == "low-rank-equal":
-                k = max(1, round(k * k / (m + n)))
-            constrained = 4 * k * (m + n) + 6 * k * k if arm.constraint == "subspace" else 6 * k * (m + n)
-            total += constrained - 6 * m * n
-        return total
+        if arm.constraint in ("dense", "mimetic") or arm.reading == "start" or set(arm.recipe) & {"density", "mask"}:
+            return self.dense  # masks save no product here
+        if arm.constraint in ("donor-body", "random-body"):
+            return self.dense - 2 * sum(m * n for m, n in self.body.values())
+        return self.dense + sum(self._constrained(arm, rank, m, n) - 6 * m * n for m, n in self.body.values())
+
+    def _constrained(self, arm: Arm, rank: str, m: int, n: int) -> int:
+        k = rank_of(rank, min(m, n))
+        if arm.constraint == "low-rank-equal":
+            k = max(1, round(k * k / (m + n)))
+        if arm.constraint.startswith("low-rank") or arm.rescue == "free":
+            return 6 * k * (m + n)
+        one_sided = {"left": 4 * k * m + 6 * k * n, "right": 6 * k * m + 4 * k * n, "diagonal": 4 * k * (m + n)}
+        return one_sided.get(arm.reading, 4 * k * (m + n) + 6 * k * k)
 
 
 def _shapes(config: Mapping[str, Any], length: int) -> _Shapes:
@@ -114,7 +153,7 @@ def measured_flops_per_second() -> float:
         model,
         lambda step: tokens,
         config,
-        evaluate=lambda model: 0.0,
+        evaluate=lambda model: {"loss": 0.0},
         on_step=lambda step: times.append(time.monotonic()),
     )
     torch.set_num_threads(threads)

@@ -3,16 +3,22 @@
 Everything here is plain data. A run's id is the sha256 of its recipe, so an equal recipe is never run twice.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from ontogeny.canonical import digest
-from ontogeny.model.constrain import CoreStart
+from ontogeny.canonical import LATER, digest, plain
+from ontogeny.model.constrain import CoreStart, Reading
 
 Embeddings = Literal["fresh", "frozen", "trainable"]
 Split = Literal["tune", "test"]
+
+
+Constraint = Literal[
+    "subspace", "dense", "low-rank", "low-rank-equal", "activations", "mimetic", "donor-body", "random-body"
+]
+Rescue = Literal["on", "free", "projected"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +30,43 @@ class Rates:
 
 
 @dataclass(frozen=True)
+class Vision:
+    """Images in place of text: ``images`` is their id; patches of ``patch`` × ``patch`` pixels are read in order."""
+
+    images: str
+    size: int
+    channels: int
+    classes: int
+    patch: int
+    attention: Literal["causal", "bidirectional"] = "causal"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a gap is measured in: ``key`` names the evaluated quantity, smaller is better; ``delta`` counts as nothing.
+
+    ``gate``: the reference that an arm must beat for its contrasts to say anything.
+    """
+
+    key: str
+    unit: str
+    short: str
+    delta: float
+    gate: str
+
+
+LOSS = Measure("loss", "nats a token", "nats", 0.02, "bigram")
+ERROR = Measure("error", "share of images", "of images", 0.01, "prior")
+
+
+@dataclass(frozen=True)
 class Setting:
-    """What all runs of an experiment share. ``tokens`` and ``donors`` are ids; ``windows`` are evaluation windows."""
+    """What the runs of one donor family share. ``tokens`` and ``donors`` are ids; ``windows`` are evaluation windows.
+
+    ``horizons``: cool-downs branched from one constant-rate trunk, the last at ``steps``; rates are then tuned at
+    ``tuning_horizon``. ``others`` are donors of another corpus. ``skip``: training batches that were read before.
+    With ``vision`` the arms learn images, ``batch`` and ``windows`` count images, and the donors' text is ``tokens``.
+    """
 
     model: Mapping[str, Any]
     tokens: str
@@ -37,32 +78,64 @@ class Setting:
     evaluate_at: tuple[int, ...]
     windows: int
     precision: Literal["fp32", "bf16"] = "fp32"
+    horizons: tuple[int, ...] = field(default=(), metadata=LATER)
+    tuning_horizon: int = field(default=0, metadata=LATER)
+    others: tuple[str, ...] = field(default=(), metadata=LATER)
+    skip: int = field(default=0, metadata=LATER)
+    vision: Vision | None = field(default=None, metadata=LATER)
+
+    @property
+    def measure(self) -> Measure:
+        return ERROR if self.vision else LOSS
+
+    @property
+    def tuning(self) -> "Setting":
+        """The setting that rates are tuned in: with horizons the first, which sets the warm-up, and the tuning one."""
+        if not self.horizons:
+            return self
+        kept = tuple(dict.fromkeys((self.horizons[0], self.tuning_horizon)))
+        return replace(self, horizons=kept, evaluate_at=kept, steps=self.tuning_horizon, tuning_horizon=0)
 
 
 @dataclass(frozen=True)
 class Arm:
     """One way to make a network.
 
-    ``constraint``: ``subspace`` (a genome through ``controls``; ``recipe`` holds options of Recipe other than the
-    setting's rank), ``dense``, ``low-rank`` (trainable, of
-    the subspace's rank), ``low-rank-equal`` (of the subspace's number of trainable values) or ``activations``
-    (principal directions of the donor's activations). ``donors``: the replicate's own, or all of them for controls
-    that mix. ``donor`` and ``draw`` replace the replicate's own donor (from 0) and control draw (from 1). ``tuned_as``
-    names the arm that this one equals but for donor or draw, and whose rates it shares. ``replicates``: how many of
-    the experiment's it runs on (None: all).
+    ``constraint``: ``subspace`` (a genome through ``controls``, masks included; ``recipe`` holds options of Recipe,
+    the setting's rank unless it names a size), ``dense``, ``low-rank`` (trainable, of
+    the subspace's rank), ``low-rank-equal`` (of the subspace's number of trainable values), ``activations``
+    (principal directions of the donor's activations), ``mimetic`` (dense, started as Trockman & Kolter 2023 do),
+    ``donor-body`` (the donor's layers, frozen) or ``random-body`` (fresh layers, frozen). ``reading``: what
+    "constrained" means, see ``constrain``. ``donors``: the replicate's own; ``all`` of them, or of ``both`` corpora,
+    for controls that mix; or the ``other`` corpus's. ``donor`` and ``draw`` replace the replicate's own donor (from 0)
+    and control draw (from 1).
+
+    ``after``: the arm whose trained network this one starts from, which then goes on as it is (``rescue`` "on"), with
+    U and V ``free``, or lends its weights ``projected`` on this arm's genome. ``rate_factor`` multiplies the rates.
+
+    ``tuned_as`` names the arm whose rates it shares: one that it equals but for donor or draw, unless the experiment's
+    rules say more. ``replicates``: how many of the experiment's it runs on (None: all). ``setting``: which of the
+    experiment's it runs in ("" the main one).
     """
 
     name: str
-    constraint: Literal["subspace", "dense", "low-rank", "low-rank-equal", "activations"] = "subspace"
+    constraint: Constraint = "subspace"
     recipe: Mapping[str, Any] = field(default_factory=dict)
     controls: tuple[str, ...] = ()
-    donors: Literal["own", "all"] = "own"
+    donors: Literal["own", "all", "both", "other"] = "own"
     core: CoreStart | Literal["fresh"] = "fresh"
     donor: int | None = None
     draw: int | None = None
     tuned_as: str | None = None
     replicates: int | None = None
     description: str = field(default="", compare=False)
+    reading: Reading = field(default="full", metadata=LATER)
+    augment: bool = field(default=False, metadata=LATER)
+    weight_decay: float = field(default=0.0, metadata=LATER)
+    after: str = field(default="", metadata=LATER)
+    rescue: Rescue = field(default="on", metadata=LATER)
+    rate_factor: float = field(default=1.0, metadata=LATER)
+    setting: str = field(default="", metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -86,7 +159,10 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Run:
-    """One arm × one replicate at given rates; ``split`` is what it is scored on. Replicate 0 is for tuning alone."""
+    """One arm × one replicate at given rates; ``split`` is what it is scored on. Replicate 0 is for tuning alone.
+
+    ``parent``: the run whose trained network this one starts from.
+    """
 
     setting: Setting
     arm: Arm
@@ -94,6 +170,7 @@ class Run:
     rates: Rates
     split: Split
     replicate: int
+    parent: "Run | None" = None
 
     @cached_property
     def id(self) -> str:
@@ -103,9 +180,11 @@ class Run:
     @property
     def recipe(self) -> dict[str, Any]:
         """What determines the result, as plain JSON."""
-        recipe = {key: asdict(getattr(self, key)) for key in ("setting", "arm", "rates")}
-        for circumstance in ("description", "tuned_as", "replicates"):
-            recipe["arm"].pop(circumstance)
+        recipe: dict[str, Any] = {key: plain(getattr(self, key)) for key in ("setting", "arm", "rates")}
+        for circumstance in ("description", "tuned_as", "replicates", "setting"):
+            recipe["arm"].pop(circumstance, None)
+        if self.parent:
+            recipe["parent"] = self.parent.id
         return recipe | {"embeddings": self.embeddings, "split": self.split, "schema": 1}
 
 
@@ -113,6 +192,8 @@ class Run:
 class Experiment:
     """A declared experiment: stored as JSON before its first run, and never changed.
 
+    ``setting`` is the main one, ``settings`` others by the name that arms give; ``alignments``: under which the
+    overlap of donors is measured (None: all, in the demo the raw one).
     ``rates``: None to tune every arm by the protocol, or fixed rates by (embeddings, arm) with their origin in
     ``rules``. ``donor_records`` are the donors' names and provenance; ``single_checkpoint``: verdicts are for that one.
     """
@@ -134,6 +215,16 @@ class Experiment:
     rates: Mapping[str, Mapping[str, Rates]] | None = None
     audit: bool = True
     table: str = "primary"
+    settings: Mapping[str, Setting] = field(default_factory=dict, metadata=LATER)
+    alignments: tuple[str, ...] | None = field(default=None, metadata=LATER)
+
+    def setting_of(self, arm: Arm) -> Setting:
+        """The setting that an arm runs in."""
+        return self.settings[arm.setting] if arm.setting else self.setting
+
+    def all_settings(self) -> dict[str, Setting]:
+        """Every setting by name, the main one first."""
+        return {"": self.setting} | dict(self.settings)
 
     def arm(self, name: str) -> Arm:
         """The arm of this name."""
@@ -143,34 +234,47 @@ class Experiment:
         """Every (embedding mode, arm) pair, mode by mode."""
         return [(mode, self.arm(name)) for mode, names in self.embeddings.items() for name in names]  # type: ignore[misc]
 
-    def runs(self, mode: Embeddings, arm: Arm, rates: Rates) -> list[Run]:
-        """The evaluated runs of one cell. Where a donor or draw is the replicate's own, it is the plain arm's run."""
+    def runs(self, mode: Embeddings, arm: Arm, rates: Rates, parents: Sequence[Run] = ()) -> list[Run]:
+        """The evaluated runs of one cell. Where a donor or draw is the replicate's own, it is the plain arm's run.
+
+        ``parents``: the runs of the arm that this one comes ``after``, by replicate.
+        """
         found = []
+        setting = self.setting_of(arm)
+        rates = Rates(arm.rate_factor * rates.body, arm.rate_factor * rates.rest)
         for replicate in range(1, (arm.replicates or self.replicates) + 1):
-            own = arm.donor == (replicate - 1) % len(self.setting.donors) or arm.draw == replicate
+            own = arm.donor == (replicate - 1) % len(setting.donors) or arm.draw == replicate
             same = self.arm(arm.tuned_as) if own and arm.tuned_as else arm
-            found.append(Run(self.setting, same, mode, rates, "test", replicate))
+            parent = parents[replicate - 1] if arm.after else None
+            found.append(Run(setting, same, mode, rates, "test", replicate, parent))
         return found
 
     def tuning_run(self, mode: Embeddings, arm: Arm, rates: Rates) -> Run:
         """One point of the arm's rate search: replicate 0, scored on the tune split."""
-        return Run(self.setting, arm, mode, rates, "tune", 0)
+        return Run(self.setting_of(arm).tuning, arm, mode, rates, "tune", 0)
+
+
+def setting_from_json(value: Mapping[str, Any]) -> Setting:
+    """The setting of a stored declaration."""
+    lists = {key: tuple(entry) for key, entry in value.items() if isinstance(entry, list)}
+    vision = {"vision": Vision(**value["vision"])} if value.get("vision") else {}
+    return Setting(**dict(value) | lists | vision)
 
 
 def from_json(value: Mapping[str, Any]) -> Experiment:
     """The experiment of a stored declaration."""
-    setting = dict(value["setting"])
-    setting |= {"donors": tuple(setting["donors"]), "evaluate_at": tuple(setting["evaluate_at"])}
     arms = tuple(Arm(**a | {"controls": tuple(a["controls"])}) for a in value["arms"])
     rates = value["rates"] and {
         mode: {name: Rates(**pair) for name, pair in cells.items()} for mode, cells in value["rates"].items()
     }
-    plain = dict(value) | {
-        "setting": Setting(**setting),
+    changed = {
+        "setting": setting_from_json(value["setting"]),
+        "settings": {name: setting_from_json(setting) for name, setting in value.get("settings", {}).items()},
         "arms": arms,
         "embeddings": {mode: tuple(names) for mode, names in value["embeddings"].items()},
         "contrasts": tuple(Contrast(**contrast) for contrast in value["contrasts"]),
         "donor_records": tuple(value["donor_records"]),
         "rates": rates,
+        "alignments": tuple(value["alignments"]) if value.get("alignments") is not None else None,
     }
-    return Experiment(**plain)
+    return Experiment(**dict(value) | changed)

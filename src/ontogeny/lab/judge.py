@@ -9,7 +9,7 @@ import numpy as np
 
 from ontogeny.lab.conduct import evaluated_runs, scores, searches
 from ontogeny.lab.donors import audit_folder
-from ontogeny.lab.experiment import Arm, Contrast, Embeddings, Experiment, Rates
+from ontogeny.lab.experiment import Arm, Contrast, Embeddings, Experiment, Measure, Rates
 from ontogeny.lab.rates import START, Search
 from ontogeny.lab.statistics import (
     Interval,
@@ -26,10 +26,11 @@ AUDIT = 0.2  # nats by which step-0 losses of compared arms may differ
 
 @dataclass(frozen=True)
 class ArmSummary:
-    """One arm in one embedding mode over its replicates. Losses in nats a token on the test split.
+    """One arm in one embedding mode over its replicates. Losses are its setting's measure on the test split.
 
     ``losses`` by replicate, None where a run diverged or is missing; ``curve``: (step, mean, low, high), 95 %;
-    ``tried``: (body, rest, tuning loss); ``shared``: the tuning loss at the rates every search starts from.
+    ``curves``: step -> the replicates' losses; ``tried``: (body, rest, tuning loss); ``shared``: the tuning loss at the
+    rates every search starts from; ``passed_gate``: whether the mean beats the measure's reference.
     """
 
     embeddings: Embeddings
@@ -44,8 +45,10 @@ class ArmSummary:
     losses: tuple[float | None, ...]
     interval: Interval | None
     step0: float | None
-    passed_bigram: bool
+    passed_gate: bool
     curve: tuple[tuple[int, float, float, float], ...]
+    curves: Mapping[int, tuple[float, ...]]
+    references: Mapping[str, float]
     trainable_parameters: int | None
     parameters: int | None
     flops: int | None
@@ -95,29 +98,25 @@ def assess(experiment: Experiment, store: Store) -> Assessment:
         key: [store.result(r.id, r.replicate) for r in runs.get(key, [])]
         for key in ((mode, arm.name) for mode, arm in experiment.cells())
     }
-    references: dict[str, float] = next((r["references"] for rows in results.values() for r in rows if r), {})
     arms: dict[tuple[str, str], ArmSummary] = {
-        (mode, arm.name): _summarise(experiment, store, mode, arm, found, results[mode, arm.name], references)
+        (mode, arm.name): _summarise(experiment, store, mode, arm, found, results[mode, arm.name])
         for mode, arm in experiment.cells()
     }
+    main = [arms[mode, arm.name].references for mode, arm in experiment.cells() if not arm.setting]
+    references = next((found for found in main if found), {})
     wanted = {(r.id, r.replicate) for cell in runs.values() for r in cell}
     unknown = sum(
         arm.replicates or experiment.replicates for mode, arm in experiment.cells() if (mode, arm.name) not in runs
     )
-    donors = tuple(
-        record
-        for donor in dict.fromkeys(experiment.setting.donors)
-        if (record := donor_record(store, experiment, donor))
-    )
-    trained = [donor for donor in donors if "recipe" in donor]  # a given donor that fails the gate is only marked
-    passed = all(donor["passed_gate"] for donor in trained)
-    contrasts = tuple(_judge(experiment, contrast, arms, passed) for contrast in experiment.contrasts)
+    donors = donor_records(experiment, store)
+    contrasts = tuple(_judge(experiment, contrast, arms, donors) for contrast in experiment.contrasts)
     done = sum(store.result(*key) is not None for key in wanted)
-    return Assessment(experiment, donors, references, arms, contrasts, done, len(wanted) + unknown)
+    return Assessment(experiment, tuple(donors.values()), references, arms, contrasts, done, len(wanted) + unknown)
 
 
 def headlines(assessment: Assessment) -> list[str]:
-    """A report's first lines: the donors' own standing, which arms passed the bigram, then one line a contrast."""
+    """A report's first lines: the donors' own standing, which arms passed the gate, then one line a contrast."""
+    measure = assessment.experiment.setting.measure
     lines = [_donor_line(donor, assessment.experiment) for donor in assessment.donors]
     compared = [c for c in assessment.contrasts if c.interval and (c.contrast.primary or c.contrast.check)]
     for mode in assessment.experiment.embeddings:
@@ -125,12 +124,13 @@ def headlines(assessment: Assessment) -> list[str]:
         names = dict.fromkeys(name for c in here for name in (c.contrast.treatment, c.contrast.control))
         arms = [assessment.arms[mode, name] for name in names]
         if arms:
-            passed, failed = (", ".join(a.arm for a in arms if a.passed_bigram is so) for so in (True, False))
+            passed, failed = (", ".join(a.arm for a in arms if a.passed_gate is so) for so in (True, False))
             lines.append(
-                f"Embeddings {mode}: past the bigram ({assessment.references['bigram']:.2f}): {passed or 'no arm'}"
+                f"Embeddings {mode}: past the {measure.gate} ({assessment.references[measure.gate]:.2f}): "
+                + (passed or "no arm")
                 + (f"; not: {failed}." if failed else ".")
             )
-        lines += [_contrast_line(c) for c in here]
+        lines += [_contrast_line(c, measure) for c in here]
     return lines
 
 
@@ -143,7 +143,7 @@ def _donor_line(donor: Mapping[str, Any], experiment: Experiment) -> str:
     return f"{name}: its own loss on this text is {loss:.2f} nats a token, {relation} the bigram ({bigram:.2f}){mark}."
 
 
-def _contrast_line(summary: ContrastSummary) -> str:
+def _contrast_line(summary: ContrastSummary, measure: Measure) -> str:
     contrast, i = summary.contrast, summary.interval
     assert i is not None
     words = {"better": "better than", "worse": "worse than", "equivalent": "equivalent to"}
@@ -152,18 +152,20 @@ def _contrast_line(summary: ContrastSummary) -> str:
     check = ", null by symmetry: a check of the harness" if contrast.check else ""
     return (
         f"Embeddings {contrast.embeddings}: {contrast.treatment} is {relation} {contrast.control} by "
-        f"{i.mean:+.3f} nats [{i.low:+.3f}, {i.high:+.3f}], n {i.n}; that it is better: {summary.verdict.word}{code}"
-        f"{check}."
+        f"{i.mean:+.3f} {measure.short} [{i.low:+.3f}, {i.high:+.3f}], n {i.n}; that it is better: "
+        f"{summary.verdict.word}{code}{check}."
     )
 
 
-def donor_record(store: Store, experiment: Experiment, donor: str) -> dict[str, Any] | None:
-    """A donor's stored losses, whether trained on the spot or given."""
-    for folder in (donor, audit_folder(donor, experiment.setting)):
-        path = store.root / "donors" / folder / "result.json"
-        if path.exists():
-            return read_json(path)
-    return None
+def donor_records(experiment: Experiment, store: Store) -> dict[str, dict[str, Any]]:
+    """Every donor's stored losses, whether trained on the spot or given, those of all settings."""
+    found: dict[str, dict[str, Any]] = {}
+    for setting in experiment.all_settings().values():
+        for donor in dict.fromkeys(setting.donors + setting.others):
+            paths = [store.root / "donors" / name / "result.json" for name in (donor, audit_folder(donor, setting))]
+            if stored := next((path for path in paths if path.exists()), None):
+                found.setdefault(donor, read_json(stored))
+    return found
 
 
 def _summarise(
@@ -173,7 +175,6 @@ def _summarise(
     arm: Arm,
     found: Mapping[tuple[Embeddings, str], Search],
     results: Sequence[Mapping[str, Any] | None],
-    references: Mapping[str, float],
 ) -> ArmSummary:
     state = found[mode, arm.tuned_as or arm.name]
     tuned = (
@@ -183,8 +184,10 @@ def _summarise(
     losses = tuple(r["final"] if r else None for r in results)
     finite = [loss for loss in losses if loss is not None]
     interval = paired_interval(finite) if finite else None
-    bigram = references.get("bigram", -math.inf)
-    first = complete[0] if complete else {}
+    first: Mapping[str, Any] = complete[0] if complete else {}
+    measure = experiment.setting_of(arm).measure
+    gate = first.get("references", {}).get(measure.gate, -math.inf)
+    curves = _curves(complete, measure)
     return ArmSummary(
         embeddings=mode,
         arm=arm.name,
@@ -198,8 +201,10 @@ def _summarise(
         losses=losses,
         interval=interval,
         step0=float(np.mean([r["step0_loss"] for r in complete])) if complete else None,
-        passed_bigram=bool(finite) and interval is not None and interval.mean < bigram and None not in losses,
-        curve=_curve(complete),
+        passed_gate=bool(finite) and interval is not None and interval.mean < gate and None not in losses,
+        curve=tuple((step, *_bounds(values)) for step, values in curves.items()),
+        curves=curves,
+        references=first.get("references", {}),
         trainable_parameters=first.get("trainable_parameters"),
         parameters=first.get("parameters"),
         flops=first.get("flops"),
@@ -208,21 +213,25 @@ def _summarise(
     )
 
 
-def _curve(results: Sequence[Mapping[str, Any]]) -> tuple[tuple[int, float, float, float], ...]:
-    curve = []
+def _curves(results: Sequence[Mapping[str, Any]], measure: Measure) -> dict[int, tuple[float, ...]]:
+    """Step -> the measure in every replicate; steps that all of them have."""
     by_step: dict[int, list[float]] = {}
     for result in results:
-        for step, loss in result["losses"]:
-            by_step.setdefault(step, []).append(loss)
-    for step, losses in sorted(by_step.items()):
-        if len(losses) == len(results):
-            interval = paired_interval(losses)
-            curve.append((step, interval.mean, interval.low, interval.high))
-    return tuple(curve)
+        for step, value in result["losses" if measure.key == "loss" else f"{measure.key}s"]:
+            by_step.setdefault(step, []).append(value)
+    return {step: tuple(values) for step, values in sorted(by_step.items()) if len(values) == len(results)}
+
+
+def _bounds(values: Sequence[float]) -> tuple[float, float, float]:
+    interval = paired_interval(values)
+    return interval.mean, interval.low, interval.high
 
 
 def _judge(
-    experiment: Experiment, contrast: Contrast, arms: Mapping[tuple[str, str], ArmSummary], donors_passed: bool
+    experiment: Experiment,
+    contrast: Contrast,
+    arms: Mapping[tuple[str, str], ArmSummary],
+    donors: Mapping[str, Mapping[str, Any]],
 ) -> ContrastSummary:
     control, treatment = (arms[contrast.embeddings, name] for name in (contrast.control, contrast.treatment))
     pairs = zip(control.losses, treatment.losses, strict=False)
@@ -235,41 +244,71 @@ def _judge(
     interval = paired_interval(differences, simultaneous_level(primary) if contrast.primary else 0.95)
     second = _tuning_gap(control, treatment, control.second, treatment.second)
     shared = _tuning_gap(control, treatment, START, START)
-    word = describe(interval)
+    word = describe(interval, experiment.setting_of(experiment.arm(contrast.treatment)).measure.delta)
     if not contrast.primary:
         return ContrastSummary(contrast, differences, interval, Verdict("exploratory"), word, second, shared)
     return ContrastSummary(
         contrast,
         differences,
         interval,
-        _verdict(experiment, interval, control, treatment, second, donors_passed),
+        _verdict(experiment, arms, donors, interval, [contrast], second),
         word,
         second,
         shared,
     )
 
 
+def judge_derived(
+    assessment: Assessment, interval: Interval, contrasts: Sequence[ContrastSummary], second_best_gap: float | None
+) -> Verdict:
+    """The rule for a number made of several contrasts, such as a difference of gaps: every gate of all of them."""
+    donors = {donor["id"]: donor for donor in assessment.donors}
+    declared = [summary.contrast for summary in contrasts]
+    return _verdict(assessment.experiment, assessment.arms, donors, interval, declared, second_best_gap)
+
+
 def _verdict(
     experiment: Experiment,
+    arms: Mapping[tuple[str, str], ArmSummary],
+    donors: Mapping[str, Mapping[str, Any]],
     interval: Interval,
-    control: ArmSummary,
-    treatment: ArmSummary,
+    contrasts: Sequence[Contrast],
     second: float | None,
-    donors_passed: bool,
 ) -> Verdict:
-    if control.diverged or treatment.diverged:
+    pairs = [(arms[c.embeddings, c.control], arms[c.embeddings, c.treatment]) for c in contrasts]
+    if any(arm.diverged for pair in pairs for arm in pair):
         return Verdict("undecided", "diverged or missing runs")
-    if experiment.audit and not starts_match(control, treatment):
+    fresh = [pair for pair in pairs if not any(experiment.arm(arm.arm).after for arm in pair)]  # others start trained
+    if experiment.audit and not all(starts_match(*pair) for pair in fresh):
         return Verdict("undecided", "audit: step-0 losses differ")
     return judge(
         interval,
-        donors=len(set(experiment.setting.donors)),
         single_checkpoint=experiment.single_checkpoint,
-        gates_passed=donors_passed and control.passed_bigram and treatment.passed_bigram,
-        rates_resolved=not (control.at_edge or treatment.at_edge),
         second_best_gap=second,
-        decisive_scale=experiment.decisive,
+        delta=experiment.setting_of(experiment.arm(contrasts[0].treatment)).measure.delta,
+        **_conditions(experiment, [arm for pair in pairs for arm in pair], donors),
     )
+
+
+def conditions(assessment: Assessment, contrasts: Sequence[ContrastSummary]) -> dict[str, Any]:
+    """What every rule asks of the arms of some contrasts: ``donors, gates_passed, rates_resolved, decisive_scale``."""
+    names = [(c.contrast.embeddings, n) for c in contrasts for n in (c.contrast.control, c.contrast.treatment)]
+    donors = {donor["id"]: donor for donor in assessment.donors}
+    return _conditions(assessment.experiment, [assessment.arms[name] for name in names], donors)
+
+
+def _conditions(
+    experiment: Experiment, arms: Sequence[ArmSummary], donors: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    settings = [experiment.setting_of(experiment.arm(arm.arm)) for arm in arms]
+    used = {donor for setting in settings for donor in (*setting.donors, *setting.others)}
+    trained = [donors[donor] for donor in used if "recipe" in donors.get(donor, {})]  # a given one is only marked
+    return {
+        "donors": min(len(set(setting.donors)) for setting in settings),
+        "gates_passed": all(d["passed_gate"] for d in trained) and all(arm.passed_gate for arm in arms),
+        "rates_resolved": not any(arm.at_edge for arm in arms),
+        "decisive_scale": experiment.decisive,
+    }
 
 
 def starts_match(first: ArmSummary, second: ArmSummary) -> bool:

@@ -7,7 +7,7 @@ from ontogeny.canonical import digest
 from ontogeny.genome.alignment import Alignment
 from ontogeny.genome.compare import SubspaceComparison, compare
 from ontogeny.genome.extract import Recipe
-from ontogeny.lab.run import Lab, cached_genome
+from ontogeny.lab.networks import Lab, cached_genome
 from ontogeny.lab.store import claim, read_json, write_json
 
 Align = Literal["none"] | Alignment

@@ -1,9 +1,9 @@
 """The presets: one shape of every experiment for each scale. Every value can be ``--set``."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from ontogeny.errors import InputError
 from ontogeny.lab.experiment import Rates
@@ -19,6 +19,10 @@ class Scale:
     ``decisive``: whether verdicts other than undecided may come from it. ``audit``: refuse to compare arms whose
     step-0 losses differ by more than 0.2 nats. ``hub_donors``: published checkpoints instead of donors made on the
     spot; their shape is then the arms'. ``not_stated``: settings that no source states and that are our choice.
+    ``horizons``: cool-downs branched from one trunk at a constant rate, in place of ``steps`` and ``evaluate_at``;
+    rates are then tuned at ``tuning_horizon`` (0: the last). ``images``: what arms learn where an experiment goes
+    from language to vision, ``image_batch`` a step, in patches of ``patch`` × ``patch`` pixels (0: an eighth of
+    the image) read with ``attention``.
     """
 
     name: str
@@ -43,19 +47,29 @@ class Scale:
     audit: bool = True
     hub_donors: tuple[str, ...] = ()
     not_stated: tuple[str, ...] = ()
+    architecture: Literal["llama", "qwen2", "gpt_neox"] = "llama"
+    kv_heads: int = 0  # 0: as many as heads
+    tied: bool = False
+    horizons: tuple[int, ...] = ()
+    tuning_horizon: int = 0
+    images: str = ""
+    image_batch: int = 128
+    test_images: int = 2000
+    patch: int = 0
+    attention: Literal["causal", "bidirectional"] = "causal"
 
     def model(self, vocabulary: int) -> dict[str, Any]:
         """The donors' and arms' configuration for a vocabulary."""
         return {
-            "model_type": "llama",
+            "model_type": self.architecture,
             "vocab_size": vocabulary,
             "hidden_size": self.width,
             "intermediate_size": self.ffn,
             "num_hidden_layers": self.layers,
             "num_attention_heads": self.heads,
-            "num_key_value_heads": self.heads,
+            "num_key_value_heads": self.kv_heads or self.heads,
             "max_position_embeddings": self.length,
-            "tie_word_embeddings": False,
+            "tie_word_embeddings": self.tied,
             "initializer_range": 0.02,
         }
 
@@ -89,17 +103,75 @@ SCALES = {
 }  # fmt: skip
 
 
-def scale(name: str, settings: Sequence[str] = ()) -> Scale:
-    """A preset with ``KEY=VALUE`` settings applied. InputError for an unknown scale, key or value."""
+@dataclass(frozen=True)
+class Variant:
+    """One donor family of an experiment: a scale, and its sources of text in place of the scale's.
+
+    ``tokenizer_text``: what a tokenizer is trained on, where several families share one. ``others``: the variant whose
+    donors are this one's donors of another corpus. ``skip``: steps of training text that its arms have read before;
+    ``ahead``: steps of it that another family reads after them.
+    ``first_donor``: the number of the family's first donor, which fixes its streams of initialisation and data.
+    """
+
+    scale: Scale
+    text: tuple[str, ...] = ()
+    tokenizer_text: tuple[str, ...] = ()
+    others: str | None = None
+    skip: int = 0
+    first_donor: int = 1
+    ahead: int = 0
+
+
+def _shape(
+    architecture: str, layers: int, width: int, heads: tuple[int, int], ffn: int, vocabulary: int, *, tied: bool
+) -> dict[str, Any]:
+    return {
+        "architecture": architecture,
+        "layers": layers,
+        "width": width,
+        "heads": heads[0],
+        "kv_heads": heads[1],
+        "ffn": ffn,
+        "vocabulary": vocabulary,
+        "tied": tied,
+    }
+
+
+# Shapes of published checkpoints, so that a plan can be costed without the network.
+SHAPES = {
+    "HuggingFaceTB/SmolLM2-135M": _shape("llama", 30, 576, (9, 3), 1536, 49152, tied=True),
+    "HuggingFaceTB/SmolLM2-360M": _shape("llama", 32, 960, (15, 5), 2560, 49152, tied=True),
+    "HuggingFaceTB/SmolLM2-1.7B": _shape("llama", 24, 2048, (32, 32), 8192, 49152, tied=True),
+    "Qwen/Qwen2.5-0.5B": _shape("qwen2", 24, 896, (14, 2), 4864, 151936, tied=True),
+    "Qwen/Qwen2.5-1.5B": _shape("qwen2", 28, 1536, (12, 2), 8960, 151936, tied=True),
+    "EleutherAI/pythia-14m": _shape("gpt_neox", 6, 128, (4, 4), 512, 50304, tied=False),
+}
+OUR_CHOICE = ("length", "batch", "donor_rates", "precision", "replicates", "windows", "image_batch", "patch")
+
+
+def published(donor: str, **changes: Any) -> dict[str, Any]:
+    """An experiment's changes to the paper scale: one published donor with its shape, and what is stated of it."""
+    stated = {"hub_donors": (donor,), "donors": 1, "not_stated": OUR_CHOICE}
+    return SHAPES[donor] | stated | changes
+
+
+def scale(name: str, settings: Sequence[str] = (), changes: Mapping[str, Mapping[str, Any]] | None = None) -> Scale:
+    """A preset, with an experiment's ``changes`` by scale, with ``KEY=VALUE`` settings applied.
+
+    InputError for an unknown scale, key or value.
+    """
     if name not in SCALES:
         raise InputError(f"no scale {name!r}: known are {', '.join(SCALES)}")
-    return apply_settings(SCALES[name], settings)
+    return apply_settings(replace(SCALES[name], **(changes or {}).get(name, {})), settings)
+
+
+FIXED = ("name", "decisive", "hub_donors", "not_stated", "architecture", "kv_heads", "tied")  # no user's choice
 
 
 def apply_settings(preset: Scale, settings: Sequence[str]) -> Scale:
     """``KEY=VALUE`` over a preset, each checked against the field's type."""
     hints = get_type_hints(Scale)
-    known = [f.name for f in fields(Scale) if f.name not in ("name", "decisive", "hub_donors", "not_stated")]
+    known = [f.name for f in fields(Scale) if f.name not in FIXED]
     for entry in settings:
         key, sign, text = entry.partition("=")
         if not sign or key not in known:
@@ -107,8 +179,17 @@ def apply_settings(preset: Scale, settings: Sequence[str]) -> Scale:
         preset = replace(preset, **{key: _parse(key, text, hints[key])})
     if preset.width % (2 * preset.heads):
         raise InputError(f"width {preset.width}: expected a multiple of twice the {preset.heads} heads; --set either")
+    if preset.horizons:
+        return _with_horizons(preset)
     last = tuple(step for step in preset.evaluate_at if step < preset.steps)
     return replace(preset, evaluate_at=(*last, preset.steps))
+
+
+def _with_horizons(preset: Scale) -> Scale:
+    horizons, tuning = preset.horizons, preset.tuning_horizon or preset.horizons[-1]
+    if tuning not in horizons:
+        raise InputError(f"tuning_horizon {tuning}: expected one of the horizons; --set either")
+    return replace(preset, steps=horizons[-1], evaluate_at=horizons, tuning_horizon=tuning)
 
 
 EXPECTED: dict[Any, str] = {
@@ -130,11 +211,11 @@ def _parse(key: str, text: str, kind: Any) -> Any:
         if kind is Rates:
             body, rest = (_positive(float(part)) for part in text.split(","))
             return Rates(body, rest)
-        if key == "precision" and text not in ("fp32", "bf16"):
+        if get_origin(kind) is Literal and text not in get_args(kind):
             raise ValueError(text)
         return text
     except (ValueError, KeyError):
-        raise InputError(f"--set {key}={text}: expected {EXPECTED.get(kind, 'fp32 or bf16')}") from None
+        raise InputError(f"--set {key}={text}: expected {EXPECTED.get(kind) or ' or '.join(get_args(kind))}") from None
 
 
 Number = TypeVar("Number", int, float)

@@ -113,6 +113,7 @@ def judge(
     rates_resolved: bool,
     second_best_gap: float | None,
     decisive_scale: bool,
+    delta: float = DELTA,
 ) -> Verdict:
     """The rule for one primary contrast whose published direction is positive.
 
@@ -128,20 +129,20 @@ def judge(
         if not held:
             return Verdict("undecided", code)
     if interval.n < MINIMUM_REPLICATES:
-        return Verdict("undecided", "n", _needed(interval, at_least=MINIMUM_REPLICATES))
+        return Verdict("undecided", "n", _needed(interval, MINIMUM_REPLICATES, delta))
     if not single_checkpoint and donors < MINIMUM_REPLICATES:
         return Verdict("undecided", "donors")  # more replicates of the same donors would not decide
-    if interval.high < DELTA:
+    if interval.high < delta:
         return Verdict("refuted")
-    if interval.low <= DELTA:
-        return Verdict("undecided", "straddles", _needed(interval, at_least=interval.n + 1))
+    if interval.low <= delta:
+        return Verdict("undecided", "straddles", _needed(interval, interval.n + 1, delta))
     if second_best_gap is None or second_best_gap <= 0:
         return Verdict("undecided", "sign at second-best rate")
     return Verdict("supported")
 
 
-def _needed(interval: Interval, at_least: int) -> int | None:
-    needed = replicates_needed(interval.mean, interval.sd, interval.level)
+def _needed(interval: Interval, at_least: int, delta: float) -> int | None:
+    needed = replicates_needed(interval.mean, interval.sd, interval.level, delta)
     return None if needed is None else max(needed, at_least)
 
 

@@ -1,30 +1,54 @@
 """Put a genome into a fresh Hugging Face model, and merge it back into plain weights."""
 
-from collections.abc import Callable, Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal, get_args
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ontogeny.errors import InputError
 from ontogeny.genome.checkpoint import Checkpoint
-from ontogeny.genome.genome import Gene, Genome, Subspace
+from ontogeny.genome.genome import Gene, Genome, Mask, Subspace, kind
 from ontogeny.genome.linalg import haar
 from ontogeny.genome.sites import Place, places
-from ontogeny.model.layers import Constrained, FusedLinear, LowRankLinear, MaskedLinear, SubspaceLinear
+from ontogeny.model.layers import (
+    Constrained,
+    FusedLinear,
+    LowRankLinear,
+    MaskedLinear,
+    OneSidedLinear,
+    SubspaceLinear,
+)
 from ontogeny.streams import stream
 
 Build = Callable[[str, Tensor, Tensor | None], nn.Module]  # site name, dense draw (d_out, d_in), bias -> layer
 
+Reading = Literal["full", "diagonal", "left", "right", "start"]
+READINGS: tuple[Reading, ...] = get_args(Reading)
 
-def constrain(model: nn.Module, genome: Genome) -> nn.Module:
+
+def constrain(model: nn.Module, genome: Genome, reading: Reading = "full") -> nn.Module:
     """Replace, in place, every linear map that has a gene by a constrained layer; the model is returned.
 
-    The model's own weights are the dense draw W₀ that all arms of a replicate share: a subspace starts at
-    C = √(d_out·d_in)/k · Uᵀ W₀ V, a mask at W₀·√(d_out·d_in/kept) where kept; both have ‖W₀‖_F in expectation.
+    The model's own weights are the dense draw W₀ that all arms of a replicate share; every start has ‖W₀‖_F in
+    expectation. What "constrained" means is the ``reading``, with m = d_out, n = d_in and k the rank:
 
-    Raises InputError for a genome whose sites or shapes are not the model's.
+    - ``full``: U C Vᵀ, C = √(mn)/k · Uᵀ W₀ V trained; a mask starts at W₀·√(mn/kept) where kept
+    - ``diagonal``: U diag(c) Vᵀ, only c = √(mn/k) · diag(Uᵀ W₀ V) trained: pairs the i-th columns of U and V, which
+      only a genome in the ``singular`` basis holds
+    - ``left``: U A, A = √(m/k) · Uᵀ W₀ trained; ``right``: A Vᵀ, A = √(n/k) · W₀ V trained
+    - ``start``: starts as ``full`` does, then every weight is free: plain layers
+
+    Raises InputError for a genome whose sites or shapes are not the model's, for an unknown reading, and for masks
+    under a reading other than ``full`` and ``start``.
     """
+    if reading not in READINGS:
+        raise InputError(f"reading {reading!r}: expected one of {', '.join(READINGS)}")
+    if reading == "start":
+        return merge(constrain(model, genome))
+    if reading != "full" and kind(genome) == "mask":
+        raise InputError(f"reading {reading!r} needs directions, this genome holds masks: use full or start")
     genes = {site.name: gene for site, gene in genome.genes.items()}
     shapes = {site.name: site.shape for site in genome.genes}
     found = site_shapes(model)
@@ -36,7 +60,7 @@ def constrain(model: nn.Module, genome: Genome) -> nn.Module:
             )
 
     def build(name: str, W: Tensor, bias: Tensor | None) -> nn.Module:
-        return _linear(W, bias) if name not in genes else _layer(genes[name], W, bias)
+        return _linear(W, bias) if name not in genes else _layer(genes[name], W, bias, reading)
 
     return _replace(model, build)
 
@@ -62,20 +86,71 @@ CoreStart = Literal["values", "signs-flipped", "permuted"]
 def start_cores(model: nn.Module, checkpoint: Checkpoint, start: CoreStart, *, seed: int) -> nn.Module:
     """Start a constrained model's cores from the checkpoint's values: C = Uᵀ W V = P diag(s) Qᵀ.
 
-    ``signs-flipped`` draws a sign for every s, ``permuted`` a new order: the values' controls.
+    ``signs-flipped`` draws a sign for every s, ``permuted`` a new order: the values' controls. A diagonal core is its
+    own s.
     """
     cores = {name: layer for name, layer in sites(model) if isinstance(layer, SubspaceLinear)}
     for site, W in checkpoint.weights():
         if site.name not in cores:
             continue
         layer = cores[site.name]
-        P, s, Qt = torch.linalg.svd(layer.U.double().T @ W.double() @ layer.V.double())
-        generator = stream(seed, "core", start, site.name)
-        if start == "signs-flipped":
-            s = s * (torch.randint(0, 2, s.shape, generator=generator) * 2 - 1)
-        elif start == "permuted":
-            s = s[torch.randperm(len(s), generator=generator)]
-        layer.core.copy_((P * s) @ Qt)
+        C, generator = layer.projection(W), stream(seed, "core", start, site.name)
+        if C.ndim == 1:
+            layer.core.copy_(_redrawn(C, start, generator))
+        else:
+            P, s, Qt = torch.linalg.svd(C)
+            layer.core.copy_((P * _redrawn(s, start, generator)) @ Qt)
+    return model
+
+
+def _redrawn(s: Float[Tensor, " k"], start: CoreStart, generator: torch.Generator) -> Float[Tensor, " k"]:
+    if start == "signs-flipped":
+        return s * (torch.randint(0, 2, s.shape, generator=generator) * 2 - 1)
+    if start == "permuted":
+        return s[torch.randperm(len(s), generator=generator)]
+    return s
+
+
+def project_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
+    """Start a constrained model, in place, at the nearest point (Frobenius norm) to ``weights`` that it can reach.
+
+    ``weights``: site name -> (d_out, d_in), as ``effective_weights`` gives of a trained optimum. Cores become Uᵀ W V,
+    one-sided factors Uᵀ W or W V; masks keep W where kept. Nothing is rescaled, other parameters stay.
+
+    Raises InputError for a model without such layers, and for a site whose weight is missing or of another shape.
+    """
+    layers = {n: m for n, m in sites(model) if isinstance(m, SubspaceLinear | OneSidedLinear | MaskedLinear)}
+    if not layers:
+        raise InputError("no site of the model is constrained to a genome: constrain it first, then project")
+    for name, layer in layers.items():
+        expected, found = tuple(layer.weight.shape), tuple(weights[name].shape) if name in weights else "none"
+        if found != expected:
+            raise InputError(
+                f"site {name}: expected a weight of the shape {expected}, found {found}: give the effective weights "
+                "of a model of the same architecture and size"
+            )
+    for name, layer in layers.items():
+        layer.project_(weights[name])
+    return model
+
+
+@torch.no_grad()
+def free_subspaces(model: nn.Module) -> nn.Module:
+    """Replace, in place, every ``SubspaceLinear`` by a ``LowRankLinear`` of the same weight: U and V are free now.
+
+    C = P diag(s) Qᵀ is shared out evenly: A = U P √s, B = V Q √s. Raises InputError for a model without cores.
+    """
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, SubspaceLinear)}
+    if not layers:
+        raise InputError(
+            "no layer of the model has a core: only the readings full and diagonal of a subspace can be freed"
+        )
+    for name, layer in layers.items():
+        P, s, Qt = torch.linalg.svd(layer.core_matrix.double())
+        A, B = layer.U.double() @ P * s.sqrt(), layer.V.double() @ Qt.T * s.sqrt()
+        free = LowRankLinear(A.to(layer.U.dtype), B.to(layer.V.dtype), layer.bias)
+        free.transposed = layer.transposed
+        model.set_submodule(name, free.train(layer.training))
     return model
 
 
@@ -119,6 +194,15 @@ def site_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
     }
 
 
+def effective_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Site name -> a copy of its (d_out, d_in) weight; of a plain or constrained model, fused projections split."""
+    weights: dict[str, Tensor] = {}
+    for place in model_places(model):
+        W = _oriented(model, place)
+        weights |= {name: W[rows] for name, rows in place.rows.items()}
+    return weights
+
+
 def model_places(model: nn.Module) -> list[Place]:
     """Where a Hugging Face model in memory, plain or constrained, keeps its linear maps, by layer."""
     modules = dict(model.named_modules())
@@ -134,9 +218,10 @@ def model_places(model: nn.Module) -> list[Place]:
 
 
 def _oriented(model: nn.Module, place: Place) -> Tensor:
-    W = model.get_submodule(place.name).weight
+    module = model.get_submodule(place.name)
+    W = module.weight
     assert isinstance(W, Tensor)
-    return W.detach().T if place.linear.transposed else W.detach()
+    return W.detach().T if place.linear.transposed and not isinstance(module, Constrained) else W.detach()
 
 
 def _replace(model: nn.Module, build: Build) -> nn.Module:
@@ -164,13 +249,19 @@ def _replace(model: nn.Module, build: Build) -> nn.Module:
     return model
 
 
-def _layer(gene: Gene, W: Tensor, bias: Tensor | None) -> nn.Module:
+def _layer(gene: Gene, W: Tensor, bias: Tensor | None, reading: Reading = "full") -> nn.Module:
     m, n = W.shape
-    if isinstance(gene, Subspace):
-        U, V = gene.U.to(W), gene.V.to(W)
-        return SubspaceLinear(U, V, (m * n) ** 0.5 / gene.rank * (U.T @ W @ V), bias)
-    keep = gene.keep.to(W.device)
-    return MaskedLinear(W * (m * n / int(keep.sum())) ** 0.5, keep, bias)
+    if isinstance(gene, Mask):
+        keep = gene.keep.to(W.device)
+        return MaskedLinear(W * (m * n / max(1, int(keep.sum()))) ** 0.5, keep, bias)
+    U, V, k = gene.U.to(W), gene.V.to(W), gene.rank
+    if reading == "left":
+        return OneSidedLinear(U, (m / k) ** 0.5 * (U.T @ W), bias, side="left")
+    if reading == "right":
+        return OneSidedLinear(V, (n / k) ** 0.5 * (W @ V), bias, side="right")
+    C = U.T @ W @ V
+    core = (m * n / k) ** 0.5 * C.diagonal() if reading == "diagonal" else (m * n) ** 0.5 / k * C
+    return SubspaceLinear(U, V, core, bias)
 
 
 def _linear(W: Tensor, bias: Tensor | None) -> nn.Linear:

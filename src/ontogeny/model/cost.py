@@ -3,14 +3,15 @@
 from torch import nn
 
 from ontogeny.genome.sites import architecture
-from ontogeny.model.layers import LowRankLinear, MaskedLinear, SubspaceLinear
+from ontogeny.model.layers import LowRankLinear, MaskedLinear, OneSidedLinear, SubspaceLinear
 
 
 def flops_per_token(model: nn.Module, length: int) -> int:
     """Forward and backward FLOPs a token of a sequence of ``length`` tokens; head and attention counted.
 
-    A trained (m, n) map costs 6mn, a frozen one 4mn; a core with U and V frozen 4k(m + n) + 6k²; a low-rank
-    map 6k(m + n). Attention is counted without its causal half; norms and activations are not counted.
+    A trained (m, n) map costs 6mn, a frozen one 4mn; a core with U and V frozen 4k(m + n) + 6k², a diagonal one
+    4k(m + n); U A with U (m, k) frozen 4km + 6kn; a low-rank map 6k(m + n). Attention is counted without its causal
+    half; norms, activations and other products entry by entry are not counted.
     """
     config = model.config.to_dict()  # type: ignore[operator, union-attr]
     row = architecture(config)
@@ -22,8 +23,9 @@ def flops_per_token(model: nn.Module, length: int) -> int:
 
 def _layer_flops(module: nn.Module) -> int:
     if isinstance(module, SubspaceLinear):
-        k = module.core.shape[0]
-        return 4 * k * (len(module.U) + len(module.V)) + 6 * k * k
+        return 4 * (module.U.numel() + module.V.numel()) + 6 * (module.core.numel() if module.core.ndim == 2 else 0)
+    if isinstance(module, OneSidedLinear):
+        return 4 * module.basis.numel() + 6 * module.factor.numel()
     if isinstance(module, LowRankLinear):
         return 6 * (module.A.numel() + module.B.numel())
     weight = getattr(module, "kept", None) if hasattr(module, "kept") else getattr(module, "weight", None)
@@ -34,7 +36,8 @@ def _layer_flops(module: nn.Module) -> int:
 
 def parameter_counts(model: nn.Module) -> dict[str, int]:
     """``parameters`` (every stored value, fixed bases included) and ``trainable_parameters`` (no dead weights)."""
-    fixed = sum(b.numel() for m in model.modules() if isinstance(m, SubspaceLinear) for b in (m.U, m.V))
+    factored = [m for m in model.modules() if isinstance(m, SubspaceLinear | OneSidedLinear)]
+    fixed = sum(basis.numel() for m in factored for basis in m.buffers(recurse=False))
     dead = sum(int((~m.keep).sum()) for m in model.modules() if isinstance(m, MaskedLinear))
     return {
         "parameters": sum(p.numel() for p in model.parameters()) + fixed,

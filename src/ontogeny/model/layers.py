@@ -1,6 +1,6 @@
 """Linear layers under a structural constraint. Drop-in for ``nn.Linear``; ``plain()`` gives it back."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,7 @@ class Constrained(nn.Module):
 class SubspaceLinear(Constrained):
     """``y = U C Vᵀ x + b`` with U (d_out, k) and V (d_in, k) fixed and only the core C (k, k) and b trained.
 
+    A core given as a vector (k,) is the diagonal of C, and the rest of C stays zero.
     The product U C Vᵀ is never formed; U and V are buffers, so no gradient for them is ever computed.
     """
 
@@ -52,22 +53,79 @@ class SubspaceLinear(Constrained):
         self,
         U: Float[Tensor, "d_out k"],
         V: Float[Tensor, "d_in k"],
-        core: Float[Tensor, "k k"],
+        core: Float[Tensor, "k k"] | Float[Tensor, " k"],
         bias: Float[Tensor, " d_out"] | None = None,
     ) -> None:
         super().__init__()
-        # Column by column in memory: bf16 products on CPUs without bf16 instructions run up to 4 × faster on it.
-        self.register_buffer("U", U.T.contiguous().T)
-        self.register_buffer("V", V.T.contiguous().T)
+        self.register_buffer("U", _by_column(U))
+        self.register_buffer("V", _by_column(V))
         self.core = nn.Parameter(core.contiguous())
         self.bias = None if bias is None else nn.Parameter(bias.clone())
 
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
-        return F.linear(F.linear(F.linear(x, self.V.T), self.core), self.U, self.bias)
+        z = F.linear(x, self.V.T)
+        z = F.linear(z, self.core) if self.core.ndim == 2 else z * self.core
+        return F.linear(z, self.U, self.bias)
+
+    @property
+    def core_matrix(self) -> Float[Tensor, "k k"]:
+        return self.core if self.core.ndim == 2 else self.core.diag()
 
     @property
     def weight(self) -> Float[Tensor, "d_out d_in"]:
-        return self.U @ self.core @ self.V.T
+        return self.U @ self.core_matrix @ self.V.T
+
+    def projection(self, W: Float[Tensor, "d_out d_in"]) -> Float[Tensor, "k k"] | Float[Tensor, " k"]:
+        """The core, float64, of the weight nearest to W in Frobenius norm: Uᵀ W V, or its diagonal."""
+        C = self.U.double().T @ W.to(self.U.device).double() @ self.V.double()
+        return C if self.core.ndim == 2 else C.diagonal()
+
+    @torch.no_grad()
+    def project_(self, W: Float[Tensor, "d_out d_in"]) -> None:
+        """Move to the nearest weight to W in Frobenius norm."""
+        self.core.copy_(self.projection(W))
+
+
+class OneSidedLinear(Constrained):
+    """``y = U A x + b`` with U (d_out, k) fixed ("left"), or ``y = A Vᵀ x + b`` with V (d_in, k) fixed ("right").
+
+    The ``factor`` A, (k, d_in) or (d_out, k), and b are trained. ``basis`` is the fixed U or V, a buffer.
+    """
+
+    basis: Float[Tensor, "d k"]
+
+    def __init__(
+        self,
+        basis: Float[Tensor, "d k"],
+        factor: Float[Tensor, "rows columns"],
+        bias: Float[Tensor, " d_out"] | None = None,
+        *,
+        side: Literal["left", "right"],
+    ) -> None:
+        super().__init__()
+        self.side = side
+        self.register_buffer("basis", _by_column(basis))
+        self.factor = nn.Parameter(factor.contiguous())
+        self.bias = None if bias is None else nn.Parameter(bias.clone())
+
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        """(d_out, k) and (k, d_in), whose product is the weight."""
+        return (self.basis, self.factor) if self.side == "left" else (self.factor, self.basis.T)
+
+    def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
+        left, right = self._factors()
+        return F.linear(F.linear(x, right), left, self.bias)
+
+    @property
+    def weight(self) -> Float[Tensor, "d_out d_in"]:
+        left, right = self._factors()
+        return left @ right
+
+    @torch.no_grad()
+    def project_(self, W: Float[Tensor, "d_out d_in"]) -> None:
+        """Move to the nearest weight to W in Frobenius norm: A = Uᵀ W or W V."""
+        W, basis = W.to(self.basis.device).double(), self.basis.double()
+        self.factor.copy_(basis.T @ W if self.side == "left" else W @ basis)
 
 
 class LowRankLinear(Constrained):
@@ -115,6 +173,11 @@ class MaskedLinear(Constrained):
     def weight(self) -> Float[Tensor, "d_out d_in"]:
         return self.kept
 
+    @torch.no_grad()
+    def project_(self, W: Float[Tensor, "d_out d_in"]) -> None:
+        """Move to the nearest weight to W in Frobenius norm: W where kept."""
+        self.kept.copy_(torch.where(self.keep, W.to(self.keep.device), 0.0))
+
 
 class FusedLinear(Constrained):
     """Several layers over one input whose outputs stand in one tensor, as a fused projection stores them.
@@ -146,6 +209,11 @@ class FusedLinear(Constrained):
     def bias(self) -> Tensor | None:  # type: ignore[override]
         biases = [part.bias for part in self.parts.values()]
         return None if biases[0] is None else self._stored(biases)  # type: ignore[arg-type]
+
+
+def _by_column(Q: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:
+    """Column by column in memory: bf16 products on CPUs without bf16 instructions run up to 4 × faster on it."""
+    return Q.T.contiguous().T
 
 
 def enforce_masks(model: nn.Module, optimizer: Optimizer) -> RemovableHandle:

@@ -14,7 +14,7 @@ from rich.console import Console
 from ontogeny.canonical import canonical_json
 from ontogeny.errors import InputError
 from ontogeny.lab.experiment import Experiment, Rates, from_json
-from ontogeny.lab.scales import Scale, scale
+from ontogeny.lab.scales import Scale
 from ontogeny.lab.store import Store, claimed, open_store, write_json
 from ontogeny.terminal.genome import choose
 from ontogeny.terminal.output import check_writable, console, count, duration, number, print_json, signed, table
@@ -36,13 +36,13 @@ def run_experiment(
     from ontogeny.lab.conduct import conduct
     from ontogeny.lab.engines import ENGINES
     from ontogeny.lab.judge import assess
-    from ontogeny.lab.prepare import find_experiment, prepare
+    from ontogeny.lab.prepare import find_scale, prepare
     from ontogeny.lab.progress import progress
 
     choose(engine, ENGINES, "--engine")
     choose(table, ("primary", "full"), "--table")
-    find_experiment(name)
-    preset, store, shown = scale(scale_name, settings), open_store(root), console()
+    preset = find_scale(name, scale_name, settings)
+    store, shown = open_store(root), console()
     rates = fixed_rates(name, scale_name)
     plan = prepare(name, preset, store, donors=donors, text=text, table=table, rates=rates)
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # transformers' own, of every model read or saved from here on
@@ -73,21 +73,30 @@ def show_assessment(experiment: Experiment, store: Store, shown: Console) -> Non
         shown.print(line, highlight=False)
     reference = ", ".join(f"{name} {loss:.3f}" for name, loss in assessment.references.items())
     setting = experiment.setting
+    measure = setting.measure
     title = f"{experiment.name}, {experiment.scale}, rank {setting.rank}, {setting.steps} steps"
     rows = [
         (
             f"{arm.embeddings} {arm.arm}",
             _interval(arm.interval),
             number(arm.step0),
-            "yes" if arm.passed_bigram else "no",
+            "yes" if arm.passed_gate else "no",
             f"{arm.rates.body:g} / {arm.rates.rest:g}" + (" (edge)" if arm.at_edge else "") if arm.rates else "–",
             count(arm.trainable_parameters),
             count(arm.flops),
         )
         for arm in assessment.arms.values()
     ]
-    columns = ("embeddings, arm", "test loss [95 %]", "step 0", "past bigram", "rates body / rest", "trained", "FLOPs")
-    shown.print(table(f"{title}. Losses in nats a token; references: {reference}", columns, rows))
+    columns = (
+        "embeddings, arm",
+        f"test {measure.key} [95 %]",
+        "step 0",
+        f"past {measure.gate}",
+        "rates body / rest",
+        "trained",
+        "FLOPs",
+    )
+    shown.print(table(f"{title}. Test {measure.key} in {measure.unit}; references: {reference}", columns, rows))
     contrasts = [
         (
             c.contrast.name + (" ✓ null by symmetry" if c.contrast.check else ""),
@@ -102,7 +111,7 @@ def show_assessment(experiment: Experiment, store: Store, shown: Console) -> Non
     ]
     columns = (
         "gap (positive favours the second)",
-        "nats [interval]",
+        f"{measure.short} [interval]",
         "level",
         "n",
         "at 2nd-best rates",
@@ -135,9 +144,11 @@ def list_experiments() -> None:
     console().print(table("Experiments", ("name", "question"), rows))
 
 
-def describe_scale(name: str, settings: Sequence[str]) -> None:
-    """Every value of a scale, as it would run."""
-    preset = scale(name, settings)
+def describe_scale(experiment: str, name: str, settings: Sequence[str]) -> None:
+    """Every value of an experiment's scale, as it would run."""
+    from ontogeny.lab.prepare import find_scale
+
+    preset = find_scale(experiment, name, settings)
     rows = [
         (
             field.name,
@@ -147,7 +158,7 @@ def describe_scale(name: str, settings: Sequence[str]) -> None:
         for field in fields(Scale)
         if field.name != "not_stated"
     ]
-    console().print(table(f"Scale {name}", ("setting", "value", "published"), rows))
+    console().print(table(f"{experiment}, scale {name}", ("setting", "value", "published"), rows))
 
 
 def dry_run(
@@ -155,15 +166,16 @@ def dry_run(
 ) -> None:
     """Every kind of run with its cost here; nothing is read but a given donor's configuration, nothing written."""
     from ontogeny.lab.estimate import estimate, measured_flops_per_second
-    from ontogeny.lab.prepare import outline
+    from ontogeny.lab.prepare import find_scale, find_variants, outline
     from ontogeny.terminal.output import table as make_table
 
     choose(table, ("primary", "full"), "--table")
-    preset = scale(scale_name, settings)
+    preset = find_scale(name, scale_name, settings)
     experiment = outline(name, preset, donors, table, fixed_rates(name, scale_name))
+    variants = {} if donors else find_variants(name, preset, table, given=False)
     workers = workers or os.cpu_count() or 1
     speed = measured_flops_per_second()
-    lines = estimate(experiment, preset, speed, trained_donors=not (donors or preset.hub_donors))
+    lines = estimate(experiment, variants, speed)
     rows = [
         (
             e.what,
@@ -200,7 +212,7 @@ def show_status(root: Path, *, watch: bool) -> None:
 
 def _status(experiment: Experiment, store: Store) -> tuple[str, ...]:
     from ontogeny.lab.conduct import evaluated_runs, scores, tuned_cells
-    from ontogeny.lab.judge import assess, donor_record
+    from ontogeny.lab.judge import assess
 
     assessment = assess(experiment, store)
     runs = {(r.id, r.replicate) for cell in evaluated_runs(experiment, store).values() for r in cell}
@@ -210,14 +222,14 @@ def _status(experiment: Experiment, store: Store) -> tuple[str, ...]:
     tried = (
         sum(len(scores(experiment, store, m, a)) for m, a in tuned_cells(experiment)) if experiment.rates is None else 0
     )
-    donors = sum(donor_record(store, experiment, donor) is not None for donor in set(experiment.setting.donors))
+    wanted = {donor for setting in experiment.all_settings().values() for donor in setting.donors + setting.others}
     missing = assessment.expected - assessment.done
     figures = (tried, assessment.done, running, failed, missing)
     return (
         experiment.name,
         experiment.scale,
         experiment.setting.rank,
-        f"{donors}/{len(set(experiment.setting.donors))}",
+        f"{len(assessment.donors)}/{len(wanted)}",
         *map(str, figures),
     )
 
@@ -229,12 +241,14 @@ def _existing(root: Path) -> Store:
 
 
 def write_report(root: Path, out: Path) -> None:
-    """Write the page and say where it is."""
-    from ontogeny.lab import report
+    """Write the pages and say where the first is."""
+    from ontogeny.lab.report import page
 
     check_writable(out)
-    report.write_report(_existing(root), out)
-    console().print(f"report: {out.absolute()}", highlight=False, soft_wrap=True)
+    written = page.write_report(_existing(root), out)
+    others = sum(path.parent == out.parent for path in written) - 1
+    beside = f", the overview of {others} experiments with a page each" if others else ""
+    console().print(f"report: {out.absolute()}{beside}", highlight=False, soft_wrap=True)
 
 
 def show_claims(root: Path | None, by: str, *, as_json: bool) -> None:

@@ -5,7 +5,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from jaxtyping import Int
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -25,7 +26,10 @@ from ontogeny.errors import Interrupted
 from ontogeny.model.constrain import body_parameters
 from ontogeny.model.layers import enforce_masks
 
-BatchFunction = Callable[[int], Int[Tensor, "size length_plus_1"]]
+BatchFunction = Callable[[int], Tensor | Mapping[str, Tensor] | tuple[Tensor, ...]]  # the batch of a step, from 0
+LossFunction = Callable[[nn.Module, Any], Tensor]  # the scalar to minimise, of a model and a batch
+EvaluationFunction = Callable[[nn.Module], Mapping[str, float]]  # at least "loss"
+STATE = "state.safetensors"  # in the directory of a run
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,18 @@ class TrainConfig:
 
     ``patience``: stop when the evaluated loss hasn't improved for so many evaluations (0: never).
     ``precision``: of the training steps' matrix products; weights are float32, and so is evaluation.
+    ``schedule``: what follows the warm-up: a cosine to zero, the peak rate, or the peak rate until step ``cool_from``
+    and then a fall to zero (``learning_rate_scale``).
     """
 
     steps: int
     body_rate: float
     rest_rate: float
     evaluate_at: tuple[int, ...] = ()
-    warmup: float = 0.1  # share of the steps, linear; then a cosine to zero
+    warmup: float = 0.1  # share of the steps, linear
+    warmup_steps: int | None = None  # given: the warm-up in steps, for runs of several lengths that start alike
+    schedule: Literal["cosine", "constant", "cooldown"] = "cosine"
+    cool_from: int = 0
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0
     clip: float = 1.0  # largest gradient norm
@@ -50,7 +59,7 @@ class TrainConfig:
 
 @dataclass
 class History:
-    """What happened: one row an evaluated step (step, evaluated loss and the batch's in nats a token, seconds)."""
+    """What happened: one row an evaluated step (step, what ``evaluate`` returned, the batch's train_loss, seconds)."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     stopped_at: int = 0
@@ -79,11 +88,20 @@ def evaluation_loss(model: nn.Module, windows: Int[Tensor, "count length_plus_1"
 
 
 def learning_rate_scale(step: int, config: TrainConfig) -> float:
-    """Share of the peak rate at a step (from 0): linear warm-up, then a cosine to zero after the last step."""
-    warm = max(1, round(config.warmup * config.steps))
+    """Share of the peak rate at a step (from 0): linear warm-up, then the schedule.
+
+    "cosine" and "cooldown" are zero after the last step. The cool-down is 1 − √x, x the share of its steps that is
+    done: of the forms in Hägele et al. 2024 (arXiv:2405.18392) the one that they find to outperform a linear one.
+    """
+    share = config.warmup * config.steps if config.warmup_steps is None else config.warmup_steps
+    warm = max(1, round(share))
     if step < warm:
         return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, config.steps - warm)))
+    if config.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, config.steps - warm)))
+    if config.schedule == "constant" or step < config.cool_from:
+        return 1.0
+    return 1 - math.sqrt((step - config.cool_from) / (config.steps - config.cool_from))
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
@@ -103,55 +121,59 @@ def train(
     batches: BatchFunction,
     config: TrainConfig,
     *,
-    evaluate: Callable[[nn.Module], float],
+    loss: LossFunction = next_token_loss,
+    evaluate: EvaluationFunction,
     directory: Path | None = None,
     save_every: float = 20.0,
+    save_at_end: bool = False,
     on_step: Callable[[int], None] = lambda step: None,
     on_evaluation: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
 ) -> History:
-    """Train ``model`` in place; evaluate before step 0 and after every step in ``config.evaluate_at``.
+    """Train ``model`` in place; evaluate before step 0, after every step in ``config.evaluate_at`` and after the last.
 
     With a ``directory`` the state is saved there every ``save_every`` seconds and on SIGINT or SIGTERM, and a call
     that finds a saved state goes on from it, bitwise on CPU; SIGINT and SIGTERM raise Interrupted once it is saved.
+    ``save_at_end`` leaves the state of a run that got through its steps, for a call with more of them to go on from.
     A non-finite loss ends the run: ``stop_reason`` says so and ``stopped_at`` is the last good step.
     """
     accelerator = Accelerator(mixed_precision="no")  # its own setting is one for the whole process, and lasting
     optimizer = make_optimizer(model, config)
     enforce_masks(model, optimizer)
     model, optimizer = accelerator.prepare(model, optimizer)
-    state = directory / "state.safetensors" if directory else None
+    state = directory / STATE if directory else None
     history = _load(state, model, optimizer) if state and state.exists() else History()
     started, saved = time.monotonic() - history.seconds, time.monotonic()
     model.train()
     if not history.rows:
-        history.rows.append({"step": 0, "loss": evaluate(model), "train_loss": None, "seconds": 0.0})
+        history.rows.append({"step": 0, **evaluate(model), "train_loss": None, "seconds": 0.0})
     with _graceful() as stopping:
         for step in range(history.stopped_at, config.steps):
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * learning_rate_scale(step, config)
             with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-                loss = next_token_loss(model, batches(step).to(accelerator.device))
-            if not math.isfinite(train_loss := loss.item()):
+                batch_loss = loss(model, send_to_device(batches(step), accelerator.device))
+            if not math.isfinite(train_loss := batch_loss.item()):
                 history.stop_reason = "non-finite"
                 break
-            accelerator.backward(loss)
+            accelerator.backward(batch_loss)
             accelerator.clip_grad_norm_(model.parameters(), config.clip)
             optimizer.step()
             optimizer.zero_grad()
             history.stopped_at = step + 1
             history.seconds = time.monotonic() - started
             if step + 1 in config.evaluate_at or step + 1 == config.steps:
-                row = {"step": step + 1, "loss": evaluate(model), "train_loss": train_loss, "seconds": history.seconds}
+                row = {"step": step + 1, **evaluate(model), "train_loss": train_loss, "seconds": history.seconds}
                 if not math.isfinite(row["loss"]):
                     history.stop_reason = "non-finite"
                     break
                 history.rows.append(row)
                 on_evaluation(history.rows)
-                if _patience_over(history.losses, config.patience):
+                if patience_over(history.losses, config.patience):
                     history.stop_reason = "early"
                     break
             on_step(step + 1)
-            if state and (stopping or time.monotonic() - saved > save_every):
+            ended = save_at_end and step + 1 == config.steps
+            if state and (stopping or ended or time.monotonic() - saved > save_every):
                 _save(state, model, optimizer, history)
                 saved = time.monotonic()
             if stopping:
@@ -160,7 +182,8 @@ def train(
     return history
 
 
-def _patience_over(losses: list[float], patience: int) -> bool:
+def patience_over(losses: list[float], patience: int) -> bool:
+    """Whether the best loss is ``patience`` or more evaluations old (0: never)."""
     return patience > 0 and len(losses) - 1 - min(range(len(losses)), key=losses.__getitem__) >= patience
 
 
@@ -192,9 +215,16 @@ def _save(path: Path, model: nn.Module, optimizer: Optimizer, history: History) 
             tensors[f"parameter/{name}"] = parameter.detach().contiguous()
             for key, value in optimizer.state[parameter].items():
                 tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(value).contiguous()
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"history": json.dumps(vars(history))})
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path to write to, which becomes ``path`` when the block ends: whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, temporary, metadata={"history": json.dumps(vars(history))})
+    yield temporary
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(path)

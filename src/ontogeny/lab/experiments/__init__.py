@@ -1,10 +1,12 @@
-"""One module a claim family, its rules in it: ``TITLE``, ``declare`` and ``findings``.
+"""One module a claim family, its rules in it: ``TITLE``, ``FLAW``, ``RULES``, ``declare`` and ``findings``.
 
 To add one, see docs/how-to-add-an-experiment.md.
 """
 
 from types import ModuleType
 
-from ontogeny.lab.experiments import convergence
+from ontogeny.lab.experiments import convergence, crossmodal, data, extraction, profile, rank, reachability, sparsity
 
-EXPERIMENTS: dict[str, ModuleType] = {"convergence": convergence}
+EXPERIMENTS: dict[str, ModuleType] = {
+    module.NAME: module for module in (convergence, sparsity, extraction, reachability, rank, crossmodal, profile, data)
+}

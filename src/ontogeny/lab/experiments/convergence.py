@@ -4,15 +4,29 @@ Fresh networks are trained inside each donor's subspaces and inside every contro
 dense draw; the gap to each control says what the property it destroys was worth.
 """
 
+import re
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
+from ontogeny.lab.answers import Answer, answer_of, find_contrast, measured, opposite
+from ontogeny.lab.answers import findings as answers_to_findings
+from ontogeny.lab.claims import load_claims
 from ontogeny.lab.conduct import overlap_tasks
 from ontogeny.lab.experiment import Arm, Contrast, Embeddings, Experiment, Setting
 from ontogeny.lab.experiments.arms import ATTRIBUTION, CELLS, NEEDS_SEVERAL, OTHERS, PRIMARY
+from ontogeny.lab.experiments.convergence_figures import (
+    attribution_drawing,
+    attribution_table,
+    pairs_table,
+    units_drawing,
+    variances_table,
+)
 from ontogeny.lab.judge import Assessment, ContrastSummary
+from ontogeny.lab.report.figures import Drawing, Published
+from ontogeny.lab.report.overlaps import overlap_drawings, overlap_tables
+from ontogeny.lab.report.tables import Table
 from ontogeny.lab.statistics import (
     Attribution,
     Equivalence,
@@ -29,6 +43,11 @@ from ontogeny.lab.store import Store
 
 NAME = "convergence"
 TITLE = "Convergence: are the axes of independently trained donors interchangeable, and better than chance?"
+FLAW = (
+    "the published losses lie near unigram entropy after 200 steps, with one run of random axes, at a learning rate "
+    "that is not stated; here rates are tuned for every arm, random axes are drawn anew in every replicate, and every "
+    "other property of the donor's axes has a control that destroys it alone"
+)
 
 RULES = {
     "estimand": "gap = test loss(control) − test loss(treatment), nats a token, at the last declared step",
@@ -213,54 +232,30 @@ def mean_overlap(pairs: list[dict[str, Any]], donors: tuple[str, ...]) -> Interv
 
 
 def findings(assessment: Assessment, store: Store) -> dict[str, dict[str, str]]:
-    """Claim id -> measured, scale, verdict and why, for the claims this experiment answers; none for another one."""
-    experiment = assessment.experiment
-    if experiment.name != "convergence":
-        return {}
-    contrasts = {c.contrast.name: c for c in assessment.contrasts}
-    gap, dense = contrasts["random − donor (fresh)"], contrasts["dense − donor (fresh)"]
+    """Claim id -> measured, scale, verdict and why, for the claims this experiment answers."""
+    gap = find_contrast(assessment, "random − donor (fresh)")
+    assert gap is not None
     answers = {
         "E6": _interchangeable(assessment, gap),
         "E7": _same_subspaces(assessment, store),
-        "E8": (_measured(dense), dense.verdict, dense.verdict.code or f"{dense.word} than dense"),
+        "E8": answer_of(assessment, "dense − donor (fresh)"),
         "E20": _values(assessment),
     }
-    return {
-        claim: {
-            "measured": measured,
-            "scale": experiment.scale,
-            "verdict": f"{verdict.word} ({experiment.scale})" if verdict.word != "not run" else "not run",
-            "why": why + (f"; {verdict.needed} replicates would decide" if verdict.needed else ""),
-        }
-        for claim, (measured, verdict, why) in answers.items()
-    }
-
-
-Answer = tuple[str, Verdict, str]
-
-
-def _measured(contrast: ContrastSummary) -> str:
-    if contrast.interval is None:
-        return ""
-    i = contrast.interval
-    return f"{contrast.contrast.name} {i.mean:+.3f} [{i.low:+.3f}, {i.high:+.3f}] nats, n {i.n}"
+    return answers_to_findings(assessment.experiment, answers)
 
 
 def _interchangeable(assessment: Assessment, gap: ContrastSummary) -> Answer:
+    told = measured(assessment, gap)
     if "E6" in assessment.experiment.not_applicable:
-        return _measured(gap), Verdict("undecided", "not applicable"), assessment.experiment.not_applicable["E6"]
+        return Answer(told, Verdict("undecided", "not applicable"), assessment.experiment.not_applicable["E6"])
     found = equivalence(assessment)
     if found is None:
-        return _measured(gap), _unanswered(gap), "gap: " + (gap.verdict.code or gap.verdict.word)
+        return Answer(told, _unanswered(gap), "gap: " + (gap.verdict.code or gap.verdict.word))
     passing = sum(pair.equivalent for pair in found.pairs)
-    measured = f"{_measured(gap)}; std/gap {found.std_over_gap:.3f}; {passing} of {len(found.pairs)} pairs equivalent"
+    told += f"; std/gap {found.std_over_gap:.3f}; {passing} of {len(found.pairs)} pairs equivalent"
+    code = f" ({gap.verdict.code})" if gap.verdict.code else ""
     verdict = judge_interchangeable(found, gap.verdict)
-    return (
-        measured,
-        verdict,
-        f"asked only once the gap is supported; gap {gap.verdict.word}"
-        + (f" ({gap.verdict.code})" if gap.verdict.code else ""),
-    )
+    return Answer(told, verdict, f"asked only once the gap is supported; gap {gap.verdict.word}{code}")
 
 
 def _unanswered(gap: ContrastSummary) -> Verdict:
@@ -270,7 +265,7 @@ def _unanswered(gap: ContrastSummary) -> Verdict:
 def _same_subspaces(assessment: Assessment, store: Store) -> Answer:
     experiment = assessment.experiment
     if "E7" in experiment.not_applicable:
-        return "", Verdict("undecided", "not applicable"), experiment.not_applicable["E7"]
+        return Answer("", Verdict("undecided", "not applicable"), experiment.not_applicable["E7"])
     intervals: dict[str, Interval] = {}
     parts = []
     for align, pairs in overlaps(assessment, store).items():
@@ -284,26 +279,67 @@ def _same_subspaces(assessment: Assessment, store: Store) -> Answer:
                 f"{label} {interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}], "
                 f"chance {chance:.3f}, mean z {z:.1f}"
             )
+    told = "; ".join(parts)
     if not intervals:
-        return "", Verdict("not run"), "needs three donors or more"
+        return Answer("", Verdict("not run"), "needs three donors or more")
     if not experiment.decisive:
-        return "; ".join(parts), Verdict("undecided", "scale"), f"{experiment.scale} decides nothing"
+        return Answer(told, Verdict("undecided", "scale"), f"{experiment.scale} decides nothing")
     if any(not donor["passed_gate"] for donor in assessment.donors):
-        return "; ".join(parts), Verdict("undecided", "gate"), "a donor doesn't beat its bigram by 0.3 nats"
+        return Answer(told, Verdict("undecided", "gate"), "a donor doesn't beat its bigram by 0.3 nats")
     if any(interval.low > 0.5 for interval in intervals.values()):
-        return "; ".join(parts), Verdict("supported"), "more than half of the directions shared"
+        return Answer(told, Verdict("supported"), "more than half of the directions shared")
     if len(intervals) == 3 and all(interval.high < 0.5 for interval in intervals.values()):
-        return "; ".join(parts), Verdict("refuted"), "less than half shared, raw and after either alignment"
-    return "; ".join(parts), Verdict("undecided", "straddles"), "the interval holds one half"
+        return Answer(told, Verdict("refuted"), "less than half shared, raw and after either alignment")
+    return Answer(told, Verdict("undecided", "straddles"), "the interval holds one half")
 
 
 def _values(assessment: Assessment) -> Answer:
     """E20: the contrast asks whether values matter beyond the structure, so the claim is its opposite."""
-    found = next(
-        (c for c in assessment.contrasts if c.contrast.control == "values-permuted" and c.contrast.primary), None
+    return opposite(answer_of(assessment, "values-permuted − values-kept (fresh)"))
+
+
+def figures(name: str, assessment: Assessment, store: Store) -> tuple[Drawing, ...]:
+    """Donors beside draws, the overlap maps, and the attribution; as far as there are numbers."""
+    experiment = assessment.experiment
+    found = overlap_drawings(name, overlaps(assessment, store), experiment)
+    donors, draws = (_on_common_streams(assessment, kind) for kind in ("donor", "random"))
+    if donors and draws:
+        found.insert(0, units_drawing(name, donors, draws, experiment))
+    if parts := attributed(assessment):
+        found.append(attribution_drawing(name, parts, experiment))
+    return tuple(found)
+
+
+def _on_common_streams(assessment: Assessment, kind: str) -> list[float]:
+    """The losses in replicate 1 of every donor ("donor") or draw ("random"), as far as they are stored."""
+    experiment = assessment.experiment
+    names = [name for name in experiment.embeddings.get("fresh", ()) if experiment.arm(name).tuned_as == kind]
+    first = [next(iter(assessment.arms["fresh", name].losses), None) for name in names]
+    return [loss for loss in first if loss is not None]
+
+
+def tables(assessment: Assessment, store: Store) -> tuple[Table, ...]:
+    """What E6, E7 and the attribution rest on; as far as there are numbers."""
+    components, pairs, parts = variances(assessment), equivalence(assessment), attributed(assessment)
+    return (
+        *((variances_table(components),) if components else ()),
+        *((pairs_table(pairs),) if pairs else ()),
+        *overlap_tables(overlaps(assessment, store)),
+        *((attribution_table(parts),) if parts else ()),
     )
-    if found is None or found.interval is None:
-        return "", Verdict("not run"), "in the full table (--table full)"
-    opposite = {"supported": "refuted", "refuted": "supported"}.get(found.verdict.word, found.verdict.word)
-    verdict = Verdict(opposite, found.verdict.code, found.verdict.needed)
-    return _measured(found), verdict, found.verdict.code or f"keeping the values is {found.word} than reordering them"
+
+
+def published_gaps() -> Published:
+    """Random's and dense's published losses minus the donors' (nats), from the text of claim E6."""
+    text = next(claim.published for claim in load_claims() if claim.id == "E6")
+    *donors, random, dense = map(float, re.findall(r"\d\.\d{3}", text))
+    return {
+        f"{control} − donor (fresh)": (
+            (loss - float(np.mean(donors)), "mean of four donors (A, C)"),
+            *((loss - donor, "each of them") for donor in donors),
+        )
+        for control, loss in (("random", random), ("dense", dense))
+    }
+
+
+PUBLISHED = published_gaps()

@@ -1,8 +1,7 @@
-"""One self-contained page over everything a store holds, with every figure and number as a file beside it."""
+"""Self-contained pages over everything a store holds, with every figure and number as a file beside them."""
 
 import re
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,38 +9,63 @@ from typing import Any
 from ontogeny.errors import InputError
 from ontogeny.lab.claims import Claim, ledger_rows, load_claims, load_sources
 from ontogeny.lab.experiment import Experiment, from_json
-from ontogeny.lab.experiments import convergence
+from ontogeny.lab.experiments import EXPERIMENTS
 from ontogeny.lab.findings import findings, store_findings
 from ontogeny.lab.judge import Assessment, assess, headlines
-from ontogeny.lab.report import figures, tables
-from ontogeny.lab.report.figures import Drawing
+from ontogeny.lab.report import tables
+from ontogeny.lab.report.figures import Drawing, setting_line, unit_of
+from ontogeny.lab.report.methods import method_rows
+from ontogeny.lab.report.standard import standard_drawings
 from ontogeny.lab.report.tables import Table
+from ontogeny.lab.scales import SCALES
 from ontogeny.lab.store import Store
+
+UNANSWERED = ("not run", "narrative")
 
 
 @dataclass(frozen=True)
 class Section:
-    """One declared experiment as the page shows it. ``note`` tells it from other declarations of the same name."""
+    """One declared experiment as a page shows it. ``note`` tells it from other declarations of its name and scale."""
 
     name: str
     note: str
     experiment: Experiment
     assessment: Assessment
+    line: str
+    nothing: str  # what counts as no difference
     headlines: tuple[str, ...]
     answers: tuple[tuple[Claim, Mapping[str, str]], ...]
-    tables: Mapping[str, Table]
-    data: tuple[Table, ...]
-    drawings: Mapping[str, tuple[Drawing, ...]]
+    flaw: str
+    methods: tuple[tuple[str, str], ...]
+    tables: tuple[Table, ...]
+    drawings: tuple[Drawing, ...]
+
+    def table(self, name: str) -> Table | None:
+        """The table of this name, None where it has no rows."""
+        return next((table for table in self.tables if table.name == name), None)
+
+    @property
+    def parts(self) -> list[str]:
+        """Headings that the experiment adds with its own figures and tables."""
+        found = [drawing.part for drawing in self.drawings] + [table.part for table in self.tables]
+        return [part for part in dict.fromkeys(found) if part not in STANDARD_PARTS]
+
+
+STANDARD_PARTS = ("", "Contrasts", "Arms", "Learning rates", "Donors", "Provenance")
+Group = Sequence[Section]  # the declarations of one experiment at one scale, newest first
 
 
 def write_report(store: Store, out: Path) -> list[Path]:
-    """Write the page to ``out`` and its figures (SVG, PNG) and numbers (CSV) to ``<stem>-files/`` beside it.
+    """Write the report to ``out``, and its figures (SVG, PNG) and numbers (CSV) to ``<stem>-files/`` beside it.
 
-    Returns the paths written, the page first. Raises InputError for a store without a declared experiment, and where
+    One experiment at one scale is one page. Of several ``out`` is the overview, and each has a page of its own,
+    ``<stem>-<experiment>-<scale>.html``, beside it; other declarations of the same are further sections there.
+
+    Returns the paths written, ``out`` first. Raises InputError for a store without a declared experiment, and where
     ``out`` can't be written.
     """
-    sections = _sections(store)
-    if not sections:
+    groups = _groups(store)
+    if not groups:
         raise InputError(
             f"{store.root}: expected a store with a declared experiment, found none; "
             f"ontogeny run convergence --store {store.root} declares and runs one"
@@ -49,10 +73,9 @@ def write_report(store: Store, out: Path) -> list[Path]:
     ledger = Table("ledger", "", dict.fromkeys(ledger_rows({})[0], ""), _ledger(store))
     folder = out.parent / f"{out.stem}-files"
     files = {folder / "ledger.csv": ledger.csv.encode()}
-    for section in sections:
+    for section in (section for group in groups.values() for section in group):
         files |= {folder / name: content for name, content in _files(section).items()}
-    page = _render(sections=sections, ledger=ledger, sources=load_sources(), folder=folder.name, reasons=tables.REASONS)
-    files = {out: page.encode()} | files
+    files = _pages(groups, out, ledger, folder.name) | files
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, content in files.items():
@@ -62,22 +85,41 @@ def write_report(store: Store, out: Path) -> list[Path]:
     return list(files)
 
 
+def _pages(groups: Mapping[tuple[str, str], Group], out: Path, ledger: Table, folder: str) -> dict[Path, bytes]:
+    shared = {"ledger": ledger, "sources": load_sources(), "folder": folder, "unanswered": UNANSWERED}
+    if len(groups) == 1:
+        return {out: _render("page.html.j2", sections=next(iter(groups.values())), home="", **shared)}
+    paths = {key: out.with_name(f"{out.stem}-{'-'.join(key)}{out.suffix}") for key in groups}
+    pages = {paths[key].name: group for key, group in groups.items()}
+    return {out: _render("overview.html.j2", pages=pages, **shared)} | {
+        paths[key]: _render("page.html.j2", sections=group, home=out.name, **shared) for key, group in groups.items()
+    }
+
+
 def _ledger(store: Store) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(row.values()) for row in ledger_rows(store_findings(store)))
 
 
-def _sections(store: Store) -> list[Section]:
-    """Newest declaration first, those of one experiment and scale together."""
-    declared = [(path.stem, from_json(value)) for path, value in reversed(store.experiments())]
-    groups = list(dict.fromkeys((e.name, e.scale) for _, e in declared))
-    declared.sort(key=lambda item: groups.index((item[1].name, item[1].scale)))
-    totals, seen = Counter((e.name, e.scale) for _, e in declared), Counter[tuple[str, str]]()
-    sections = []
-    for name, experiment in declared:
-        group = experiment.name, experiment.scale
-        seen[group] += 1
-        sections.append(_section(store, name, experiment, _note(experiment, seen[group], totals[group])))
-    return sections
+def _groups(store: Store) -> dict[tuple[str, str], Group]:
+    """Experiment and scale -> its declarations; in the laboratory's order, a user's own last, large scales first."""
+    declared: dict[tuple[str, str], list[tuple[str, Experiment]]] = {}
+    for path, value in reversed(store.experiments()):
+        experiment = from_json(value)
+        declared.setdefault((experiment.name, experiment.scale), []).append((path.stem, experiment))
+    return {
+        key: [
+            _section(store, name, experiment, _note(experiment, position, len(declared[key])))
+            for position, (name, experiment) in enumerate(declared[key], start=1)
+        ]
+        for key in sorted(declared, key=_order)
+    }
+
+
+def _order(key: tuple[str, str]) -> tuple[int, str, int]:
+    names, scales = list(EXPERIMENTS), list(SCALES)
+    name, scale = key
+    place = names.index(name) if name in names else len(names)
+    return place, name, -scales.index(scale) if scale in scales else 1
 
 
 def _note(experiment: Experiment, position: int, total: int) -> str:
@@ -90,148 +132,50 @@ def _note(experiment: Experiment, position: int, total: int) -> str:
 
 
 def _section(store: Store, name: str, experiment: Experiment, note: str) -> Section:
-    assessment = assess(experiment, store)
+    """A user's own experiment has no module here: no claims, no flaw, no figures of its own."""
+    assessment, module = assess(experiment, store), EXPERIMENTS.get(experiment.name)
     claims = {claim.id: claim for claim in load_claims()}
-    found = findings(assessment, store)
-    overlaps = convergence.overlaps(assessment, store)
-    shown = {
-        table.name: table
-        for table in (
-            tables.contrasts(assessment),
-            tables.arms(assessment),
-            tables.costs(assessment),
-            tables.rates(assessment),
-            tables.donors(experiment, store),
-            tables.overlaps(overlaps),
-            tables.hosts(experiment, store),
-            *(_interchangeable(assessment) if experiment.name == convergence.NAME else ()),
-        )
-        if table.rows
-    }
+    measure = experiment.setting.measure
+    unit = unit_of(measure)
+    flaw = getattr(module, "FLAW", "")
+    own_tables = getattr(module, "tables", _none)(assessment, store)
+    own_drawings = getattr(module, "figures", _none)(name, assessment, store)
     return Section(
         name=name,
         note=note,
         experiment=experiment,
         assessment=assessment,
+        line=_line(experiment),
+        nothing=f"±{unit.factor * measure.delta:g} {unit.short}",
         headlines=tuple(headlines(assessment)),
-        answers=tuple((claims[claim], finding) for claim, finding in found.items()),
-        tables=shown,
-        data=tuple(table for table in (tables.curves(assessment), tables.overlap_rows(overlaps)) if table.rows),
-        drawings=_drawings(name, assessment, overlaps),
+        answers=tuple((claims[claim], finding) for claim, finding in findings(assessment, store).items()),
+        flaw=flaw,
+        methods=tuple(method_rows(experiment, flaw)),
+        tables=tuple(t for t in (*tables.standard_tables(assessment, store), *own_tables) if t.rows),
+        drawings=(*own_drawings, *standard_drawings(name, assessment, getattr(module, "PUBLISHED", {}))),
     )
 
 
-def _interchangeable(assessment: Assessment) -> list[Table]:
-    found = []
-    if (variances := convergence.variances(assessment)) is not None:
-        found.append(tables.variances(variances))
-    if (equivalence := convergence.equivalence(assessment)) is not None:
-        found.append(tables.pairs(equivalence))
-    if (attributed := convergence.attributed(assessment)) is not None:
-        found.append(tables.attribution(attributed))
-    return found
+def _none(*_: Any) -> tuple[()]:
+    return ()
 
 
-def _drawings(name: str, assessment: Assessment, overlaps: Mapping[str, Any]) -> dict[str, tuple[Drawing, ...]]:
-    """The figures by the part of the page that holds them; those without numbers are left out."""
-    experiment, arms = assessment.experiment, assessment.arms.values()
-    trained = [mode for mode in experiment.embeddings if any(a.curve for a in arms if a.embeddings == mode)]
-    measured = [
-        mode for mode in experiment.embeddings if any(a.tried and a.rates for a in arms if a.embeddings == mode)
-    ]
-    return {
-        "curves": tuple(_curves(name, assessment, mode) for mode in trained),
-        "forest": tuple(_forest(name, assessment, mode) for mode in trained),
-        "rates": tuple(_rates(name, assessment, mode) for mode in measured),
-        "overlaps": tuple(
-            _overlap(name, pairs, experiment) for pairs in overlaps.values() if any(p["rows"] for p in pairs)
-        ),
-        **(_of_convergence(name, assessment) if experiment.name == convergence.NAME else {}),
-    }
-
-
-def _curves(name: str, assessment: Assessment, mode: str) -> Drawing:
-    arms = figures.primary_arms(assessment, mode)
-    ends = ", ".join(f"{arm.arm} {arm.interval.mean:.3f}" for arm in arms if arm.interval)
-    lines = ", ".join(f"{key} {loss:.3f}" for key, loss in assessment.references.items())
-    alt = f"Loss curves, embeddings {mode}. Mean test loss at the last step, nats a token: {ends}. References: {lines}."
-    caption = (
-        f"Test loss by step, embeddings {mode}; bands are 95 % t intervals over replicates. Step 0 left out. {lines}."
-    )
-    return figures.render(figures.loss_curves(assessment, mode), f"{name}-curves-{mode}", alt, caption)
-
-
-def _forest(name: str, assessment: Assessment, mode: str) -> Drawing:
-    published = figures.published_gaps() if assessment.experiment.name == "convergence" and mode == "fresh" else None
-    rows = [c for c in figures.ordered_contrasts(assessment) if c.contrast.embeddings == mode and c.interval]
-    told = "; ".join(
-        f"{c.contrast.control} minus {c.contrast.treatment} {tables.show(c.interval, '±+.3f')}, {c.verdict.word}"
-        for c in rows
-    )
-    alt = f"Gaps with intervals, embeddings {mode}, nats a token: {told}."
-    caption = f"Contrasts, embeddings {mode}, coloured by the control; an arrow marks an interval that goes on."
-    if published:
-        caption += " Published (E6, E8): four donors after 200 steps, one random run, rates not stated; another scale."
-    return figures.render(figures.forest(assessment, mode, published), f"{name}-gaps-{mode}", alt, caption)
-
-
-def _rates(name: str, assessment: Assessment, mode: str) -> Drawing:
-    arms = [arm for arm in figures.primary_arms(assessment, mode) if arm.rates]
-    chosen = "; ".join(f"{arm.arm} body {arm.rates.body:g}, rest {arm.rates.rest:g}" for arm in arms if arm.rates)
-    alt = f"Tuning loss by learning rate, embeddings {mode}. Chosen: {chosen}."
-    caption = f"Tuning loss by rate, embeddings {mode}, the other rate at its chosen value; dotted: the grid's edges."
-    return figures.render(figures.rates(assessment, mode), f"{name}-rates-{mode}", alt, caption)
-
-
-def _overlap(name: str, pairs: list[dict[str, Any]], experiment: Experiment) -> Drawing:
-    align = pairs[0]["align"]
-    summary = tables.overlaps({align: pairs})
-    told = "; ".join(f"{row[1]} {row[2]} {row[4]:.3f} against {row[5]:.3f}, z {row[7]:+.1f}" for row in summary.rows)
-    alt = f"Heat map of donors' subspace overlap, {figures.ALIGNMENTS[align]}; overlap against chance: {told}."
-    caption = f"How far donors' subspaces agree, {figures.ALIGNMENTS[align]}: standard deviations above chance."
-    return figures.render(figures.overlap_map(pairs, experiment), f"{name}-overlap-{align}", alt, caption)
-
-
-def _of_convergence(name: str, assessment: Assessment) -> dict[str, tuple[Drawing, ...]]:
-    experiment = assessment.experiment
-    found: dict[str, tuple[Drawing, ...]] = {}
-    donors, draws = (_on_common_streams(assessment, arm) for arm in ("donor", "random"))
-    if donors and draws:
-        alt = f"Losses on common streams, nats a token: donors {_list(donors)}; random draws {_list(draws)}."
-        drawn = figures.donors_and_draws(donors, draws, experiment)
-        found["units"] = (
-            figures.render(drawn, f"{name}-donors-and-draws", alt, "One point a donor, one a random draw."),
-        )
-    if attributed := convergence.attributed(assessment):
-        parts = {"total": attributed.total, "coherence": attributed.coherence} | dict(attributed.shapley)
-        alt = "Attribution, nats: " + "; ".join(f"{k} {tables.show(i, '±+.3f')}" for k, i in parts.items()) + "."
-        caption = "Means and 95 % intervals, embeddings frozen; grey: the interactions behind the Shapley values."
-        found["attribution"] = (
-            figures.render(figures.attribution(attributed, experiment), f"{name}-attribution", alt, caption),
-        )
-    return found
-
-
-def _on_common_streams(assessment: Assessment, kind: str) -> list[float]:
-    """The losses in replicate 1 of every donor ("donor") or draw ("random"), as far as they are stored."""
-    experiment = assessment.experiment
-    names = [name for name in experiment.embeddings.get("fresh", ()) if experiment.arm(name).tuned_as == kind]
-    first = [next(iter(assessment.arms["fresh", name].losses), None) for name in names]
-    return [loss for loss in first if loss is not None]
-
-
-def _list(losses: list[float]) -> str:
-    return ", ".join(f"{loss:.3f}" for loss in losses)
+def _line(experiment: Experiment) -> str:
+    """What the experiment is, in a line."""
+    settings = experiment.all_settings().values()
+    donors = len({donor for setting in settings for donor in setting.donors})
+    counts = (f"{experiment.table} table", f"{donors} donors", f"{experiment.replicates} replicates")
+    return setting_line(experiment, *counts)
 
 
 def _files(section: Section) -> dict[str, bytes]:
-    files = {f"{section.name}-{t.name}.csv": t.csv.encode() for t in (*section.tables.values(), *section.data)}
-    for drawing in (drawing for group in section.drawings.values() for drawing in group):
+    files = {f"{section.name}-{table.name}.csv": table.csv.encode() for table in section.tables}
+    for drawing in section.drawings:
         files |= {f"{drawing.name}.svg": drawing.svg.encode(), f"{drawing.name}.png": drawing.png}
     return files
 
 
-def _render(**values: Any) -> str:
+def _render(template: str, **values: Any) -> bytes:
     import jinja2
     from markupsafe import Markup
 
@@ -240,5 +184,6 @@ def _render(**values: Any) -> str:
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["minus"] = lambda text: re.sub(r"(?<=[\s\[])-(?=\d)", "−", text)
+    environment.filters["reason"] = tables.in_words
     environment.filters["svg"] = Markup  # our own drawings: what names they hold is escaped by matplotlib and render
-    return environment.get_template("page.html.j2").render(**values)
+    return environment.get_template(template).render(**values).encode()

@@ -3,34 +3,39 @@
 import csv
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
-import numpy as np
-
+from ontogeny.canonical import digest
 from ontogeny.lab.conduct import evaluated_runs
-from ontogeny.lab.experiment import Arm, Experiment
-from ontogeny.lab.judge import AUDIT, ArmSummary, Assessment, ContrastSummary, donor_record
+from ontogeny.lab.experiment import Arm, Experiment, Setting
+from ontogeny.lab.judge import AUDIT, ArmSummary, Assessment, ContrastSummary
 from ontogeny.lab.rates import START
-from ontogeny.lab.report.figures import ALIGNMENTS, FACTORS, ROLES, factor_names, ordered_contrasts, site_role
-from ontogeny.lab.statistics import Attribution, Equivalence, Interval, VarianceComponents, Verdict
+from ontogeny.lab.report.figures import unit_of
+from ontogeny.lab.statistics import Interval, Verdict
 from ontogeny.lab.store import Store, read_json
 
 REASONS = {
     "n": "fewer than 5 replicates",
     "donors": "fewer than 5 donors",
     "scale": "this scale decides nothing",
-    "gate": "uninformative: an arm is not past its bigram, or a donor not by 0.3 nats",
+    "gate": "uninformative: an arm is not past its reference (bigram, prior), or a donor not by 0.3 nats",
     "rate unresolved": "a best learning rate lies at the grid's edge",
-    "straddles": "the interval holds 0.02 nats",
+    "straddles": "the interval holds the smallest difference that counts (0.02 nats, 1 point)",
     "sign at second-best rate": "the sign isn't the same at the second-best rates",
+    "span": "the last horizon is too few times the first to tell a floor from a slow fall",
+    "misfit": "the fitted curve does not describe the gaps",
+    "no winner": "no form is ahead of the others",
+    "out of sample": "the form that wins misses the gap that was held out",
 }
 REFERENCES = {
-    "uniform": "every token as likely as any other",
+    "uniform": "every token or class as likely as any other",
     "unigram": "tokens by their frequency",
     "bigram": "tokens by their frequency after the one before",
+    "prior": "classes by their frequency",
+    "linear": "logistic regression on the pixels",
 }
 
 
@@ -38,7 +43,9 @@ REFERENCES = {
 class Table:
     """``columns``: heading -> Python format of its numbers ("" for text, "±" before it for an ``Interval``).
 
-    ``grouped``: the page shows the first column as headings over the rows that share it.
+    ``grouped``: the page shows the first column as headings over the rows that share it. ``part``: the heading of the
+    page it stands under, "" beside the main figures. ``note``: what to know when reading it. ``listed``: whether it is
+    on the page; if not, it is a CSV alone.
     """
 
     name: str
@@ -46,6 +53,9 @@ class Table:
     columns: Mapping[str, str]
     rows: tuple[tuple[Any, ...], ...]
     grouped: bool = False
+    part: str = ""
+    note: str = ""
+    listed: bool = True
 
     @property
     def shown(self) -> list[list[str]]:
@@ -93,32 +103,55 @@ def show(cell: Any, spec: str) -> str:
     )
 
 
+def standard_tables(assessment: Assessment, store: Store) -> tuple[Table, ...]:
+    """The tables of every experiment; some may be empty."""
+    return (
+        contrasts(assessment),
+        arms(assessment),
+        costs(assessment),
+        rates(assessment),
+        donors(assessment),
+        hosts(assessment.experiment, store),
+        curves(assessment),
+    )
+
+
+def ordered_contrasts(assessment: Assessment) -> list[ContrastSummary]:
+    """Mode by mode: primary contrasts, then exploratory ones, then checks."""
+    modes = list(assessment.experiment.embeddings)
+    return sorted(
+        assessment.contrasts,
+        key=lambda c: (modes.index(c.contrast.embeddings), c.contrast.check, not c.contrast.primary),
+    )
+
+
 def contrasts(assessment: Assessment) -> Table:
     """Every contrast with its interval and verdict, primary ones first."""
+    measure = assessment.experiment.setting.measure
+    unit = unit_of(measure)
     columns = {
-        "embeddings": "", "gap of": "", "gap, nats [interval]": "±+.3f", "level": ".1%", "n": "d", "kind": "",
-        "verdict": "", "in a word": "", "at second-best rates": "+.3f", "at shared rates": "+.3f", "why": "",
-        "what it asks": "",
+        "embeddings": "", "gap of": "", f"gap, {unit.short} [interval]": f"±{unit.form}", "level": ".1%", "n": "d",
+        "kind": "", "verdict": "", "in a word": "", "at second-best rates": unit.form, "at shared rates": unit.form,
+        "why": "", "what it asks": "",
     }  # fmt: skip
     rows = tuple(
         (
             c.contrast.embeddings,
             f"{c.contrast.control} − {c.contrast.treatment}",
-            c.interval,
+            unit.of(c.interval) if c.interval else None,
             c.interval.level if c.interval else None,
             c.interval.n if c.interval else None,
             kind(c),
             verdict_text(c, assessment.experiment.scale),
             c.word,
-            c.second_best_gap,
-            c.shared_gap,
+            *(gap if gap is None else unit.factor * gap for gap in (c.second_best_gap, c.shared_gap)),
             reason(c.verdict) if c.contrast.primary else "",
             c.contrast.question,
         )
         for c in ordered_contrasts(assessment)
     )
-    note = "Gap = test loss of the first − test loss of the second at the last step, nats a token"
-    return Table("contrasts", f"{note}; positive favours the second", columns, rows, grouped=True)
+    note = f"Gap = test {measure.key} of the first − test {measure.key} of the second at the last step, {unit.name}"
+    return Table("contrasts", f"{note}; positive favours the second", columns, rows, grouped=True, part="Contrasts")
 
 
 def kind(contrast: ContrastSummary) -> str:
@@ -138,40 +171,65 @@ def verdict_text(contrast: ContrastSummary, scale: str) -> str:
 def reason(verdict: Verdict) -> str:
     """Why a verdict is undecided, and how many replicates would decide."""
     needed = f"{verdict.needed} replicates would decide" if verdict.needed else ""
-    return "; ".join(part for part in (REASONS.get(verdict.code, verdict.code), needed) if part)
+    return in_words("; ".join(part for part in (verdict.code, needed) if part))
+
+
+def in_words(why: str) -> str:
+    """A reason with its codes in words: ``straddles; 27 replicates would decide``."""
+    return "; ".join(REASONS.get(part, part) for part in why.split("; "))
 
 
 def arms(assessment: Assessment) -> Table:
-    """Final losses beside the references, starts beside ln V, rates, and what is wrong with an arm."""
-    uniform = math.log(assessment.experiment.setting.model["vocab_size"])
+    """Final values beside the references, starts beside those of a network that knows nothing, rates, and flags."""
+    experiment = assessment.experiment
+    measure = experiment.setting.measure
     columns = {
-        "embeddings": "", "arm": "", "final test loss, nats a token [95 %]": "±.3f", "runs": "",
-        "loss at step 0, nats": ".3f", "body rate": "g", "rest rate": "g", "past the bigram": "", "flags": "",
+        "embeddings": "", "arm": "", f"final test {measure.key}, {measure.unit} [95 %]": "±.3f", "runs": "",
+        "loss at step 0, nats": ".3f", "body rate": "g", "rest rate": "g", f"past the {measure.gate}": "", "flags": "",
         "what it is": "",
     }  # fmt: skip
-    rows: list[tuple[Any, ...]] = [
-        ("reference", name, assessment.references[name], "", None, None, None, "", "", meaning)
-        for name, meaning in REFERENCES.items()
-        if name in assessment.references
-    ]
+    rows = _references(assessment)
     for arm in assessment.arms.values():
         runs = sum(loss is not None for loss in arm.losses)
         rates = (arm.rates.body, arm.rates.rest) if arm.rates else (None, None)
+        setting = experiment.setting_of(experiment.arm(arm.arm))
         rows.append(
             (
                 arm.embeddings,
                 arm.arm,
                 arm.interval,
-                f"{runs} of {_expected(arm, assessment.experiment)}",
+                f"{runs} of {_expected(arm, experiment)}",
                 arm.step0,
                 *rates,
-                arm.passed_bigram if arm.interval else None,
-                "; ".join(flags(arm, uniform)),
-                describe(assessment.experiment.arm(arm.arm)),
+                arm.passed_gate if arm.interval else None,
+                "; ".join(flags(arm, math.log(choices(setting)))),
+                describe(experiment.arm(arm.arm)),
             )
         )
-    note = f"An arm that knows nothing starts at ln V = {uniform:.3f} nats"
-    return Table("arms", note, columns, tuple(rows), grouped=True)
+    sizes = sorted({choices(setting) for setting in experiment.all_settings().values()})
+    starts = " or ".join(f"ln {size:,} = {math.log(size):.3f} nats" for size in sizes)
+    return Table(
+        "arms", f"An arm that knows nothing starts at {starts}", columns, tuple(rows), grouped=True, part="Arms"
+    )
+
+
+def choices(setting: Setting) -> int:
+    """Among how many answers an arm chooses: tokens of the vocabulary, or classes of images."""
+    return setting.vision.classes if setting.vision else int(setting.model["vocab_size"])
+
+
+def _references(assessment: Assessment) -> list[tuple[Any, ...]]:
+    """A row a reference; where settings differ in one, a row for each of its values with the first arm of it."""
+    values: dict[tuple[str, float], str] = {}
+    for arm in assessment.arms.values():
+        for name, value in arm.references.items():
+            values.setdefault((name, value), arm.arm)
+    rows = []
+    for (name, value), first in sorted(values.items(), key=lambda item: list(REFERENCES).index(item[0][0])):
+        several = sum(other == name for other, _ in values) > 1
+        meaning = REFERENCES[name] + (f", for {first} and arms of its setting" if several else "")
+        rows.append(("reference", name, value, "", None, None, None, "", "", meaning))
+    return rows
 
 
 def describe(arm: Arm) -> str:
@@ -216,19 +274,14 @@ def costs(assessment: Assessment) -> Table:
         for arm in assessment.arms.values()
     )
     note = "Readers and writers: effective rank of their stacked projectors; overlap with the embedding beside chance"
-    return Table("costs", note, columns, rows, grouped=True)
+    return Table("costs", note, columns, rows, grouped=True, part="Arms")
 
 
 def rates(assessment: Assessment) -> Table:
     """Every rate tried, best first, by arm."""
-    columns = {
-        "embeddings": "",
-        "arm": "",
-        "body rate": "g",
-        "rest rate": "g",
-        "tuning loss, nats a token": ".4f",
-        "": "",
-    }
+    measure = assessment.experiment.setting.measure
+    columns = {"embeddings": "", "arm": "", "body rate": "g", "rest rate": "g"}
+    columns |= {f"tuning {measure.key}, {measure.unit}": ".4f", "": ""}
     rows = []
     for arm in assessment.arms.values():
         if assessment.experiment.arm(arm.arm).tuned_as:
@@ -239,24 +292,29 @@ def rates(assessment: Assessment) -> Table:
             marks += ["shared start"] if (body, rest) == (START.body, START.rest) else []
             rows.append((arm.embeddings, arm.arm, body, rest, loss, ", ".join(marks)))
     note = "one replicate that is never evaluated, scored on the tune split; inf: diverged"
-    return Table("rates", f"Best first by arm. {note}", columns, tuple(rows), grouped=True)
+    return Table("rates", f"Best first by arm. {note}", columns, tuple(rows), grouped=True, part="Learning rates")
 
 
-def donors(experiment: Experiment, store: Store) -> Table:
+def donors(assessment: Assessment) -> Table:
     """Every donor with its own loss beside the bigram's, and where it comes from."""
     columns = {
         "donor": "", "id": "", "loss, nats a token": ".3f", "bigram, nats": ".3f", "past the gate (0.3 nats)": "",
         "made from": "",
     }  # fmt: skip
     rows = []
-    for number, (identity, record) in enumerate(
-        zip(experiment.setting.donors, experiment.donor_records, strict=False), start=1
-    ):
-        found = donor_record(store, experiment, identity) or {}
+    stored = {donor["id"]: donor for donor in assessment.donors}
+    settings = assessment.experiment.all_settings()
+    family = {donor: name or "main setting" for name, setting in settings.items() for donor in setting.donors}
+    for number, record in enumerate(assessment.experiment.donor_records, start=1):
+        identity = record.get("id") or digest(record)[:16]  # of a donor trained on the spot: its recipe's
+        found = stored.get(identity, {})
         name = record.get("name", f"donor {record.get('index', number)}")
+        if len(settings) > 1:
+            name += f", {family.get(identity, 'main setting')}"
         bigram = found.get("references", {}).get("bigram")
         rows.append((name, identity, found.get("loss"), bigram, found.get("passed_gate", "missing"), _origin(record)))
-    return Table("donors", "A donor passes its gate if it beats the bigram by 0.3 nats", columns, tuple(rows))
+    caption = "A donor passes its gate if it beats the bigram by 0.3 nats"
+    return Table("donors", caption, columns, tuple(rows), part="Donors")
 
 
 def _origin(record: Mapping[str, Any]) -> str:
@@ -273,101 +331,11 @@ def _origin(record: Mapping[str, Any]) -> str:
     )
 
 
-def variances(found: VarianceComponents) -> Table:
-    """E6: the variance between donors beside that between random draws."""
-    columns = {
-        "between": "",
-        "units": "d",
-        "streams": "d",
-        "variance, nats²": ".2e",
-        "low (95 %)": ".2e",
-        "high (95 %)": ".2e",
-    }
-    rows = tuple(
-        (name, c.units, c.streams, c.variance, c.low, c.high)
-        for name, c in (("donors", found.donors), ("random draws", found.draws))
-    )
-    return Table(
-        "variances",
-        f"Variance components. Donors closer to each other than draws are: p = {found.p_closer:.3f}",
-        columns,
-        rows,
-    )
-
-
-def pairs(found: Equivalence) -> Table:
-    """E6: the two one-sided tests of every pair of donors."""
-    columns = {
-        "donors": "",
-        "¼ gap + difference, nats [90 %]": "±+.3f",
-        "¼ gap − difference, nats [90 %]": "±+.3f",
-        "equivalent": "",
-    }
-    rows = tuple((f"{p.donors[0] + 1} and {p.donors[1] + 1}", *p.contrasts, p.equivalent) for p in found.pairs)
-    ratio = f"std/gap = {found.std:.3f}/{found.gap:.3f} = {found.std_over_gap:.3f}"
-    note = f"Pairs of donors are equivalent where both intervals lie above 0; {ratio}"
-    return Table("pairs", note, columns, rows)
-
-
-def overlaps(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
-    """Overlap of donors by alignment, role and side, averaged over pairs and layers, beside its null."""
-    columns = {
-        "alignment": "", "role": "", "side": "", "pairs × layers": "d", "overlap": ".3f", "chance": ".3f",
-        "other layers": ".3f", "mean z": "+.1f", "smallest angle, degrees": ".1f",
-    }  # fmt: skip
-    rows = []
-    for align, results in found.items():
-        cells: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-        for row in (row for pair in results for row in pair["rows"]):
-            cells.setdefault((site_role(row["site"])[0], row["side"]), []).append(row)
-        for (role, side), group in sorted(cells.items(), key=lambda item: (_role_order(item[0][0]), item[0])):
-            means = [_mean(group, key) for key in ("overlap", "chance", "other_layers", "z")]
-            angle = _mean(group, "smallest_angle")
-            rows.append((ALIGNMENTS[align], role, side, len(group), *means, angle and math.degrees(angle)))
-    note = "Overlap ‖U₁ᵀU₂‖²/k is 1 if equal; null: Haar-random subspaces, after alignment layer-permuted refits"
-    return Table("overlaps", note, columns, tuple(rows), grouped=True)
-
-
-def _role_order(role: str) -> int:
-    return ROLES.index(role) if role in ROLES else len(ROLES)
-
-
-def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> float | None:
-    values = [row[key] for row in rows if row[key] is not None]
-    return float(np.mean(values)) if values else None
-
-
-def overlap_rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
-    """Every pair, site and side, as stored; for the CSV."""
-    results = [(align, pair, row) for align, stored in found.items() for pair in stored for row in pair["rows"]]
-    keys = [key for key in (results[0][2] if results else {}) if key not in ("first", "second")]
-    rows = tuple((align, pair["first"], pair["second"], *(row[k] for k in keys)) for align, pair, row in results)
-    return Table("overlap-sites", "", dict.fromkeys(("align", "first", "second", *keys), ""), rows)
-
-
-def attribution(found: Attribution) -> Table:
-    """Total, coherence, Shapley values and interactions."""
-    shares = found.percentages or {}
-    rows = [("donor − random", found.total, None), ("coherence", found.coherence, shares.get("coherence"))]
-    rows += [(FACTORS.get(f, f) + " (Shapley)", interval, shares.get(f)) for f, interval in found.shapley.items()]
-    rows += [
-        (("interaction of " if len(s) > 1 else "alone: ") + factor_names(s), interval, None)
-        for s, interval in found.interactions.items()
-    ]
-    note = "Coherence and the Shapley values sum to donor − random; shares only where its lower bound exceeds 0.02 nats"
-    return Table(
-        "attribution",
-        note,
-        {"part": "", "worth, nats [95 %]": "±+.3f", "share, %": ".0f"},
-        tuple(rows),
-    )
-
-
 def curves(assessment: Assessment) -> Table:
     """The loss curves' points; for the CSV."""
     columns = dict.fromkeys(("embeddings", "arm", "step", "mean", "low", "high"), "")
     rows = tuple((*key, *point) for key, arm in assessment.arms.items() for point in arm.curve)
-    return Table("curves", "", columns, rows)
+    return Table("curves", "", columns, rows, listed=False)
 
 
 def hosts(experiment: Experiment, store: Store) -> Table:
@@ -382,4 +350,5 @@ def hosts(experiment: Experiment, store: Store) -> Table:
                 machine, ", ".join(f"{k} {v}" for k, v in sorted(host["versions"].items())), str(host["threads"])
             ] += 1
     columns = {"machine": "", "versions": "", "threads": "", "runs": "d"}
-    return Table("hosts", "Machines and versions", columns, tuple((*key, n) for key, n in counts.most_common()))
+    rows = tuple((*key, n) for key, n in counts.most_common())
+    return Table("hosts", "Machines and versions", columns, rows, part="Provenance")

@@ -1,0 +1,200 @@
+"""Extraction (E5, E20, E24): magnitude mask or singular subspace, structure or values, and what "constrained" means.
+
+Mask and subspace of each donor train as many values in every matrix, each against its own random control, over donors
+of growing width. Cores started from the donor's values ask what those add; readings of "constrained" what is left free.
+Arms are named by kind and width: "svd d96", "random d96", "magnitude d96", "mask-random d96".
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ontogeny.lab.answers import Answer, answer_of, find_contrast, measured, opposite
+from ontogeny.lab.answers import findings as answers_to_findings
+from ontogeny.lab.experiment import Arm, Contrast, Experiment, Setting
+from ontogeny.lab.experiments.arms import OTHERS
+from ontogeny.lab.experiments.widths import declared_widths, width_variants
+from ontogeny.lab.judge import Assessment
+from ontogeny.lab.scales import Scale, Variant, published
+from ontogeny.lab.statistics import Verdict
+from ontogeny.lab.store import Store
+from ontogeny.model.constrain import READINGS
+
+NAME = "extraction"
+TITLE = "Extraction: mask or subspace, structure or values, and what does 'constrained' mean?"
+FLAW = (
+    "at equal density a mask trains ten times the values that a core of equal rank trains, and A's and C's numbers for "
+    "one cell disagree; here both train equally many values, each against a random control of its own"
+)
+
+WIDTHS = {"smoke": (32, 48), "laptop": (64, 96), "workstation": (256, 512)}
+DONORS = (  # published: the family of growing width
+    "HuggingFaceTB/SmolLM2-135M",
+    "Qwen/Qwen2.5-0.5B",
+    "Qwen/Qwen2.5-1.5B",
+    "HuggingFaceTB/SmolLM2-1.7B",
+)
+SCALES = {"paper": published(DONORS[0], steps=500, evaluate_at=(50, 100, 200, 300, 400, 500))}
+FULL_WIDTHS = WIDTHS | {"laptop": (64, 96, 128)}
+VALUES = ("values-kept", "values-flipped", "values-permuted")
+HALVES = tuple(reading for reading in READINGS if reading != "full")
+
+RULES = {
+    "estimand": "gap = test loss(random control) − test loss(donor's), nats a token, at the last declared step",
+    "equal values": "a mask keeps k² entries of every matrix whose core has rank k; in the full table also the same "
+    "share of entries as the rank is of the short side",
+    "E5": "at the widest donor: supported if the subspace's gap is supported and the mask's is refuted; refuted if the "
+    "mask's is supported (it works) or the subspace's is refuted (it doesn't)",
+    "E20": "supported if values-permuted − values-kept is refuted: starting from the donor's core is worth no more "
+    "than 0.02 nats over the same core with its singular values reordered; and the other way round",
+    "E24": "judged as: whatever 'constrained' means, the donor's directions are worth having. Supported if random − "
+    "donor is supported with a diagonal core, a full core, either side alone and projection at the start only; refuted "
+    "if any of them is refuted (full table)",
+}
+
+
+def variants(scale: Scale, table: str, text: tuple[str, ...], given: bool) -> dict[str, Variant]:
+    """One donor family a width; a user's own donor has one."""
+    return width_variants(scale, FULL_WIDTHS if table == "full" else WIDTHS, text, given, DONORS)
+
+
+def declare(*, given: bool, table: str, settings: Mapping[str, Setting] | None = None, **rest: Any) -> Experiment:
+    """The experiment for one scale, text and set of donors. ``given``: the donors are the user's own."""
+    widths = declared_widths(rest["setting"], settings)
+    full, widest, rank = table == "full", max(widths.values()), rest["setting"].rank
+    arms: list[Arm] = []
+    contrasts: list[Contrast] = []
+    for name, width in widths.items():
+        last = width == widest
+        for control, treatment, question in _pairs(density=full and rank.endswith("%")):
+            arms += [_arm(kind, width, name, rank) for kind in (control, treatment)]
+            primary = (last or (not full and width == min(widths.values()))) and "density" not in treatment
+            contrasts.append(Contrast("fresh", f"{control} d{width}", f"{treatment} d{width}", question, primary))
+        if last:
+            arms += [_arm(kind, width, name, rank) for kind in (*VALUES, *(_readings() if full else ()))]
+            contrasts += _at_widest(width, full)
+    return Experiment(
+        name=NAME,
+        title=TITLE,
+        arms=tuple(arms),
+        embeddings={"fresh": tuple(arm.name for arm in arms)},
+        contrasts=tuple(contrasts),
+        single_checkpoint=given and len(rest["setting"].donors) == 1,
+        not_applicable={},
+        rules=RULES,
+        table=table,
+        settings=dict(settings or {}),
+        alignments=(),
+        **rest,
+    )
+
+
+def _pairs(*, density: bool) -> list[tuple[str, str, str]]:
+    """(control, treatment, question) at every width."""
+    found = [
+        ("random", "svd", "is the leading singular subspace worth having?"),
+        ("mask-random", "magnitude", "is the magnitude mask, of as many values, worth having?"),
+    ]
+    equal_density = ("mask-random-density", "magnitude-density", "and the mask of equal density?")
+    return [*found, equal_density] if density else found
+
+
+def _readings() -> list[str]:
+    return [f"{kind}-{reading}" for reading in HALVES for kind in ("random", "svd")]
+
+
+def _at_widest(width: int, full: bool) -> list[Contrast]:
+    question = "are the values worth having as a start?"
+    found = [Contrast("fresh", f"values-permuted d{width}", f"values-kept d{width}", question, primary=not full)]
+    question = "do the signs of the values matter?"
+    found.append(Contrast("fresh", f"values-flipped d{width}", f"values-kept d{width}", question, primary=False))
+    question = "what does the start from the donor's values add to its directions?"
+    found.append(Contrast("fresh", f"svd d{width}", f"values-kept d{width}", question, primary=False))
+    for reading in HALVES if full else ():
+        question = f"the donor's directions, read as {reading}"
+        found.append(Contrast("fresh", f"random-{reading} d{width}", f"svd-{reading} d{width}", question))
+    return found
+
+
+def _arm(kind: str, width: int, setting: str, rank: str) -> Arm:
+    arm = KINDS[kind.removesuffix("-density")]
+    if kind.endswith("-density"):
+        arm = replace(arm, recipe={"density": rank}, description=arm.description.replace("k²", f"{rank} of the"))
+    return replace(arm, name=f"{kind} d{width}", setting=setting)
+
+
+def _reading_arm(kind: str, reading: str) -> Arm:
+    controls = ("random",) if kind == "random" else ()
+    basis = {"basis": "singular"} if reading == "diagonal" else {}  # only there does the pairing of directions matter
+    what = {
+        "diagonal": "only a number a direction trained: U·diag(c)·Vᵀ",
+        "left": "U fixed, the other factor trained: U·A",
+        "right": "V fixed, the other factor trained: A·Vᵀ",
+        "start": "projected at the start, then every weight free",
+    }[reading]
+    return Arm(f"{kind}-{reading}", recipe=basis, controls=controls, reading=reading, description=f"{kind}: {what}")  # type: ignore[arg-type]
+
+
+KINDS: dict[str, Arm] = {
+    "svd": Arm("svd", description="the donor's leading singular subspaces"),
+    "random": Arm("random", controls=("random",), description="Haar-random subspaces of the same rank"),
+    "magnitude": Arm("magnitude", recipe={"mask": True}, description="the donor's k² largest weights of every matrix"),
+    "mask-random": Arm(
+        "mask-random", recipe={"mask": True}, controls=("mask-layer-density",), description="k² weights drawn at random"
+    ),
+    **{name: OTHERS[name] for name in VALUES},
+    **{f"{kind}-{reading}": _reading_arm(kind, reading) for reading in HALVES for kind in ("svd", "random")},
+}
+
+
+def findings(assessment: Assessment, store: Store) -> dict[str, dict[str, str]]:
+    """E5, E20 and E24."""
+    widths = declared_widths(assessment.experiment.setting, assessment.experiment.settings)
+    widest = max(widths.values())
+    answers = {
+        "E5": _breaks(assessment, list(widths.values())),
+        "E20": opposite(answer_of(assessment, f"values-permuted d{widest} − values-kept d{widest} (fresh)")),
+        "E24": _readings_answer(assessment, widest),
+    }
+    if assessment.experiment.table == "full":
+        del answers["E20"]  # exploratory there
+    return answers_to_findings(assessment.experiment, answers)
+
+
+def _gap(kind: str, width: int) -> str:
+    control = {"svd": "random", "magnitude": "mask-random"}.get(kind, kind.replace("svd", "random"))
+    return f"{control} d{width} − {kind} d{width} (fresh)"
+
+
+def _breaks(assessment: Assessment, widths: list[int]) -> Answer:
+    mask, subspace = (answer_of(assessment, _gap(kind, widths[-1])) for kind in ("magnitude", "svd"))
+    told = [find_contrast(assessment, _gap(kind, width)) for width in widths for kind in ("magnitude", "svd")]
+    numbers = "; ".join(measured(assessment, contrast) for contrast in told if contrast and contrast.interval)
+    words = mask.verdict.word, subspace.verdict.word
+    if "not run" in words:
+        return Answer(numbers, Verdict("not run"), "not finished")
+    if words[0] == "supported":
+        return Answer(numbers, Verdict("refuted"), "the mask works at the widest donor")
+    if words[1] == "refuted":
+        return Answer(numbers, Verdict("refuted"), "the subspace is worth no more than random at the widest donor")
+    if words == ("refuted", "supported"):
+        return Answer(numbers, Verdict("supported"), "at the widest donor the subspace works and the mask doesn't")
+    unsure = mask if words[0] == "undecided" else subspace
+    return Answer(numbers, unsure.verdict, unsure.why)
+
+
+def _readings_answer(assessment: Assessment, width: int) -> Answer:
+    kinds = ["svd", *(f"svd-{reading}" for reading in HALVES)]
+    answers = {kind: answer_of(assessment, _gap(kind, width)) for kind in kinds}
+    numbers = "; ".join(answer.measured for answer in answers.values() if answer.measured)
+    by_word: dict[str, list[str]] = {}
+    for kind, answer in answers.items():
+        by_word.setdefault(answer.verdict.word, []).append(kind.removeprefix("svd-").replace("svd", "full"))
+    if "not run" in by_word:
+        return Answer("", Verdict("not run"), "in the full table (--table full)")
+    told = "; ".join(f"{word}: {', '.join(readings)}" for word, readings in by_word.items())
+    if "refuted" in by_word:
+        return Answer(numbers, Verdict("refuted"), told)
+    if "undecided" in by_word:
+        return Answer(numbers, Verdict("undecided", "some readings"), told)
+    return Answer(numbers, Verdict("supported"), told)

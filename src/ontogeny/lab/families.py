@@ -1,0 +1,184 @@
+"""One donor family: its text and tokens, its donors, and the setting that its arms run in."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from ontogeny.errors import InputError
+from ontogeny.genome.checkpoint import Checkpoint
+from ontogeny.genome.extract import rank_of
+from ontogeny.lab.donors import DonorRecipe, given_donor, write_tokenizer
+from ontogeny.lab.experiment import Setting, Vision
+from ontogeny.lab.scales import Scale, Variant
+from ontogeny.lab.store import Store
+from ontogeny.training.batches import Batches, evaluation_windows
+from ontogeny.training.text import Tokens, end_token, load_tokenizer, read_corpus, tokenise, train_tokenizer
+
+Given = Sequence[tuple[str, Path, Checkpoint]]  # id, directory, checkpoint
+
+CHARACTERS_PER_TOKEN = 6  # an upper estimate, for how much of a text to read
+LEAST_CHARACTERS = 1_000_000  # so that the tune and test splits hold several documents
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family ready to run. ``recipes``: donors to train; none where checkpoints were given."""
+
+    setting: Setting
+    text: Mapping[str, Any]
+    recipes: tuple[DonorRecipe, ...]
+    records: tuple[Mapping[str, Any], ...]
+    paths: Mapping[str, Path]
+
+
+def make_family(variant: Variant, given: Given, store: Store) -> Family:
+    """Read the text and tokenise it once, name the donors, and check that everything fits.
+
+    Raises InputError for an unknown text or images, a text too small for the steps, and a rank that the donor's sites
+    can't have.
+    """
+    scale = variant.scale
+    check_rank(scale, given)
+    tokens, tokenizer, text = _tokens(variant, given, store)
+    model = _donor_model(given[0][2], scale, tokens.vocabulary) if given else scale.model(tokens.vocabulary)
+    numbers = range(0 if given else scale.donors)
+    recipes = tuple(donor_recipe(scale, model, tokens.digest, variant.first_donor - 1 + number) for number in numbers)
+    ids = tuple(one[0] for one in given) or tuple(recipe.id for recipe in recipes)
+    setting = make_setting(variant, model, tokens.digest, ids, _vision(scale, store))
+    _check_tokens(variant, tokens, setting, trained=bool(recipes))
+    paths = {one[0]: one[1] for one in given} or {recipe.id: store.root / "donors" / recipe.id for recipe in recipes}
+    for recipe in recipes:
+        paths[recipe.id].mkdir(parents=True, exist_ok=True)
+        write_tokenizer(paths[recipe.id], tokenizer.to_str())
+    records = tuple(_given_record(*one) for one in given) or tuple(asdict(recipe) for recipe in recipes)
+    return Family(setting, text, recipes, records, paths)
+
+
+def outline_family(variant: Variant, given: Given) -> Setting:
+    """The setting as ``make_family`` would make it, without reading a text or images: for its costs."""
+    scale = variant.scale
+    check_rank(scale, given)
+    model = _donor_model(given[0][2], scale, 0) if given else scale.model(scale.vocabulary)
+    ids = tuple(one[0] for one in given) or tuple(f"donor-{index + 1}" for index in range(scale.donors))
+    side, channels = (8, 1) if scale.images == "digits" else (32, 3)
+    patch = scale.patch or side // 8
+    vision = Vision("", side, channels, 10, patch, scale.attention) if scale.images else None
+    return make_setting(variant, model, "", ids, vision)
+
+
+def make_setting(
+    variant: Variant, model: Mapping[str, Any], tokens: str, donors: tuple[str, ...], vision: Vision | None = None
+) -> Setting:
+    """What the arms of a variant share, for these tokens and donors."""
+    scale = variant.scale
+    names = ("rank", "length", "batch", "steps", "evaluate_at", "windows", "precision", "horizons", "tuning_horizon")
+    shared = {name: getattr(scale, name) for name in names}
+    setting = Setting(model=model, tokens=tokens, donors=donors, skip=variant.skip, **shared)
+    return replace(setting, vision=vision, batch=scale.image_batch, windows=scale.test_images) if vision else setting
+
+
+def read_given(donors: Sequence[str]) -> list[tuple[str, Path, Checkpoint]]:
+    """The user's checkpoints; InputError where two are the same, or differ in shape or vocabulary."""
+    given = [given_donor(source) for source in donors]
+    if len({identity for identity, _, _ in given}) < len(given):
+        raise InputError("--donor: the same weights were given twice; donors must differ")
+    for _, _, donor in given[1:]:
+        first = given[0][2]
+        if donor.sites != first.sites or donor.config.get("vocab_size") != first.config.get("vocab_size"):
+            raise InputError(
+                f"--donor {donor.name}: not of {first.name}'s shape and vocabulary; donors must share both"
+            )
+    return given
+
+
+def check_rank(scale: Scale, given: Given) -> None:
+    """InputError for a rank that some site can't have."""
+    for short in {min(site.shape) for *_, donor in given for site in donor.sites} or {min(scale.width, scale.ffn)}:
+        rank_of(scale.rank, short)
+
+
+def _tokens(variant: Variant, given: Given, store: Store) -> tuple[Tokens, Tokenizer, dict[str, Any]]:
+    scale = variant.scale
+    corpus = read_corpus(variant.text or (scale.text,), max_characters=_characters(variant))
+    if given:
+        tokenizer = load_tokenizer(given[0][1])
+    else:
+        learnt = variant.tokenizer_text
+        tokenizer = train_tokenizer(
+            read_corpus(learnt, max_characters=_characters(variant)) if learnt else corpus, scale.vocabulary
+        )
+    tokens = tokenise(corpus, tokenizer, end_token(tokenizer, given[0][1] if given else None), store.root / "tokens")
+    characters = sum(map(len, corpus.documents))
+    described = {"source": corpus.source, "sha256": corpus.digest, "characters": characters}
+    return tokens, tokenizer, described | {"train_tokens": len(tokens.train)}
+
+
+def _check_tokens(variant: Variant, tokens: Tokens, setting: Setting, *, trained: bool) -> None:
+    scale = variant.scale
+    for whose, steps, epochs in (
+        ("an arm", 0 if setting.vision else setting.skip + scale.steps, 1),
+        ("a donor", scale.donor_steps if trained else 0, 2),
+    ):
+        try:
+            Batches(tokens.train, scale.length, scale.batch, 0).check_budget(steps, epochs)
+        except InputError as error:
+            raise InputError(f"{whose} would need more text: {error}") from None
+    for part in (tokens.tune, tokens.test):
+        evaluation_windows(part, scale.length, scale.windows)
+
+
+def _vision(scale: Scale, store: Store) -> Vision | None:
+    if not scale.images:
+        return None
+    from ontogeny.training.images import read_images
+
+    images = read_images(scale.images, store.root / "images")
+    _, side, _, channels = images.train.pixels.shape
+    patch = scale.patch or max(1, side // 8)
+    if side % patch:
+        raise InputError(f"patch {patch}: expected a divisor of the images' {side} pixels; --set patch")
+    return Vision(images.digest, side, channels, images.classes, patch, scale.attention)
+
+
+def donor_recipe(scale: Scale, model: Mapping[str, Any], tokens: str, index: int) -> DonorRecipe:
+    """The recipe of one donor of a family; ``index`` from 0."""
+    return DonorRecipe(
+        model=model,
+        tokens=tokens,
+        length=scale.length,
+        batch=scale.batch,
+        steps=scale.donor_steps,
+        rates=scale.donor_rates,
+        windows=scale.windows,
+        index=index + 1,
+        precision=scale.precision,
+    )
+
+
+def _characters(variant: Variant) -> int:
+    """How much of a text is read: enough for one epoch of an arm and two of a donor, the splits counted."""
+    scale = variant.scale
+    steps = max(0 if scale.images else variant.skip + scale.steps + variant.ahead, scale.donor_steps / 2)
+    return max(LEAST_CHARACTERS, round(steps * scale.batch * scale.length * CHARACTERS_PER_TOKEN / 0.9))
+
+
+def _given_record(donor: str, path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
+    source = checkpoint.source()
+    return {"id": donor, "name": source["id"], "revision": source["revision"], "sha256": source["files"]}
+
+
+def _donor_model(donor: Checkpoint, scale: Scale, vocabulary: int) -> dict[str, Any]:
+    """The arms' configuration: the donor's own."""
+    config = donor.config
+    positions = config.get("max_position_embeddings") or config.get("n_positions") or scale.length
+    if positions < scale.length:
+        raise InputError(f"the donor reads {positions} tokens at most; give --set length={positions} or less")
+    if config.get("vocab_size", 0) < vocabulary:
+        raise InputError(
+            f"the donor's tokenizer has {vocabulary} tokens, its embeddings {config.get('vocab_size')}: "
+            "they don't belong together"
+        )
+    return dict(config)

@@ -1,0 +1,239 @@
+"""An arm's network: fresh, in its donor's genome or a control's, ready to train."""
+
+import functools
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ontogeny.canonical import digest
+from ontogeny.errors import InputError
+from ontogeny.genome.checkpoint import Checkpoint, open_checkpoint
+from ontogeny.genome.controls import transform
+from ontogeny.genome.extract import Recipe, extract
+from ontogeny.genome.frames import frame_statistics
+from ontogeny.genome.genome import Genome, Mask, load, save
+from ontogeny.lab.experiment import Run, Setting
+from ontogeny.lab.store import Store, read_json, write_json
+from ontogeny.lab.tasks import replicate_seed, run_tokens
+from ontogeny.model.activations import activation_genome
+from ontogeny.model.baselines import mimetic
+from ontogeny.model.constrain import (
+    body_parameters,
+    constrain,
+    effective_weights,
+    free_subspaces,
+    low_rank,
+    project_weights,
+    start_cores,
+)
+from ontogeny.model.initialise import donor_embeddings, fresh_model, matched_gain, set_final_gain
+from ontogeny.model.vision import ImageClassifier, donor_body, freeze_body, fresh_classifier
+from ontogeny.streams import stream_seed
+from ontogeny.training.batches import evaluation_windows
+from ontogeny.training.train import evaluation_loss
+
+ACTIVATION_TOKENS = 100_000
+GAIN_WINDOWS = 32
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Circumstance: where the store is and where each donor id lies. Changes no result."""
+
+    store: Store
+    donors: Mapping[str, Path]
+
+
+def build(run: Run, lab: Lab) -> tuple[nn.Module, Genome | None]:
+    """The arm's network, ready to train, and its genome if it has one."""
+    if run.parent and run.arm.rescue != "projected":
+        model, genome = build(run.parent, lab)
+        load_network(model, run.parent, lab)
+        return (free_subspaces(model) if run.arm.rescue == "free" else model), genome
+    arm, setting = run.arm, run.setting
+    seed = replicate_seed(run.replicate)
+    model = fresh_network(setting, seed)
+    if run.embeddings != "fresh":
+        donor = own_donor(run, lab)
+        donor_embeddings(model, donor, trainable=run.embeddings == "trainable")
+        set_final_gain(model, donor_gain(setting, lab, own_donor_id(run)))
+    if arm.constraint in WHOLE:
+        return WHOLE[arm.constraint](model, run, lab), None
+    genome = make_genome(run, lab)
+    if arm.constraint in ("low-rank", "low-rank-equal"):
+        ranks = {site.name: gene.rank for site, gene in genome.genes.items()}  # type: ignore[union-attr]
+        if arm.constraint == "low-rank-equal":
+            shapes = {site.name: site.shape for site in genome.genes}
+            ranks = {name: max(1, round(k * k / sum(shapes[name]))) for name, k in ranks.items()}
+        return low_rank(model, ranks, seed=seed), None
+    constrain(model, genome, arm.reading)
+    if arm.core != "fresh":
+        start_cores(model, own_donor(run, lab), arm.core, seed=seed)
+    if run.parent:
+        start_from(model, run.parent, lab)
+    return model, genome
+
+
+def _mimetic(model: nn.Module, run: Run, lab: Lab) -> nn.Module:
+    found: nn.Module = mimetic(model, replicate_seed(run.replicate))
+    return found
+
+
+def _donor_body(model: nn.Module, run: Run, lab: Lab) -> nn.Module:
+    assert isinstance(model, ImageClassifier)
+    return donor_body(model, own_donor(run, lab), trainable=False)
+
+
+def _random_body(model: nn.Module, run: Run, lab: Lab) -> nn.Module:
+    assert isinstance(model, ImageClassifier)
+    return freeze_body(model)
+
+
+WHOLE: dict[str, Callable[[nn.Module, Run, Lab], nn.Module]] = {  # arms without a genome
+    "dense": lambda model, run, lab: model,
+    "mimetic": _mimetic,
+    "donor-body": _donor_body,
+    "random-body": _random_body,
+}
+
+
+def fresh_network(setting: Setting, seed: int) -> nn.Module:
+    """A fresh language model, or a classifier of images on the same body."""
+    if setting.vision is None:
+        return fresh_model(setting.model, seed)
+    vision = setting.vision
+    return fresh_classifier(
+        setting.model,
+        image_size=vision.size,
+        channels=vision.channels,
+        classes=vision.classes,
+        patch=vision.patch,
+        attention=vision.attention,
+        seed=seed,
+    )
+
+
+def save_network(model: nn.Module, directory: Path) -> None:
+    """Keep what was trained, for runs that start from it."""
+    trained = {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+    temporary = directory / f".network.{os.getpid()}"
+    save_file(trained, temporary)
+    temporary.replace(directory / "network.safetensors")
+
+
+@torch.no_grad()
+def load_network(model: nn.Module, parent: Run, lab: Lab) -> nn.Module:
+    """Give a freshly built network the values that the parent's run ended with."""
+    path = lab.store.run_directory(parent.id, parent.replicate) / "network.safetensors"
+    if not path.exists():
+        raise InputError(f"{path} is missing: delete {path.parent / 'result.json'} and rerun to train it again")
+    stored = load_file(path)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.copy_(stored[name])
+    return model
+
+
+@torch.no_grad()
+def start_from(model: nn.Module, parent: Run, lab: Lab) -> None:
+    """Start a constrained network from the parent's: its layers projected on the genome, the rest as it is."""
+    optimum = load_network(build(parent, lab)[0], parent, lab)
+    project_weights(model, effective_weights(optimum))
+    body, values = body_parameters(model), dict(optimum.named_parameters())
+    for name, parameter in model.named_parameters():
+        if name not in body and name in values:
+            parameter.copy_(values[name])
+
+
+def make_genome(run: Run, lab: Lab) -> Genome:
+    """The arm's genome: read from its donor (or donors), then through its controls."""
+    arm, setting = run.arm, run.setting
+    draw = replicate_seed(run.replicate if arm.draw is None else arm.draw)
+    if arm.constraint == "activations":
+        tokens = run_tokens(setting, lab.store)
+        windows = evaluation_windows(tokens.train, setting.length, -(-ACTIVATION_TOKENS // setting.length))
+        return activation_genome(own_donor(run, lab), windows, setting.rank)
+    sized = any(size in arm.recipe for size in ("rank", "energy", "density"))
+    options: dict[str, Any] = dict(arm.recipe) | ({} if sized else {"rank": setting.rank})
+    recipe = Recipe(**options)
+    genomes = [cached_genome(donor, recipe, lab) for donor in mixed_donors(run)]
+    for control in arm.controls:
+        genomes = [transform(control, genomes, seed=draw)]
+    return genomes[0]
+
+
+def mixed_donors(run: Run) -> list[str]:
+    """The donors whose genomes the arm reads, the replicate's own first."""
+    setting, own = run.setting, own_donor_id(run)
+    if run.arm.donors in ("own", "other"):
+        return [own]
+    rest = [donor for donor in setting.donors if donor != own]
+    return [own, *rest, *(setting.others if run.arm.donors == "both" else ())]
+
+
+def cached_genome(donor: str, recipe: Recipe, lab: Lab) -> Genome:
+    """A donor's genome, extracted once a store."""
+    path = lab.store.root / "genomes" / f"{digest({'donor': donor, 'recipe': recipe})[:16]}.safetensors"
+    if not path.exists():
+        save(extract(open_donor(donor, lab), recipe), path)
+    return load(path)
+
+
+def own_donor_id(run: Run) -> str:
+    """The donor of the run's replicate: 1, 2, … in turn; the tuning replicate uses the first."""
+    donors = run.setting.others if run.arm.donors == "other" else run.setting.donors
+    index = run.arm.donor if run.arm.donor is not None else max(0, run.replicate - 1)
+    return donors[index % len(donors)]
+
+
+def own_donor(run: Run, lab: Lab) -> Checkpoint:
+    """The checkpoint of ``own_donor_id``."""
+    return open_donor(own_donor_id(run), lab)
+
+
+def open_donor(donor: str, lab: Lab) -> Checkpoint:
+    """The checkpoint behind a donor id."""
+    return open_checkpoint(lab.donors[donor])
+
+
+def donor_gain(setting: Setting, lab: Lab, donor: str) -> float:
+    """The final norm's gain, one scalar a donor, that starts a dense model with its embeddings near ln V."""
+    name = digest([donor, setting.tokens, setting.length])[:16]
+    path = lab.store.root / "donors" / f"gain-{name}.json"
+    if not path.exists():
+        tokens = run_tokens(setting, lab.store)
+        model = fresh_model(setting.model, stream_seed(0, "gain"))
+        donor_embeddings(model, open_donor(donor, lab), trainable=False)
+        windows = evaluation_windows(tokens.tune, setting.length, GAIN_WINDOWS)
+        uniform = math.log(setting.model["vocab_size"])
+        gain = matched_gain(model, lambda model: evaluation_loss(model, windows), uniform)
+        write_json(path, {"gain": gain})
+    return float(read_json(path)["gain"])
+
+
+def describe_genome(genome: Genome | None, run: Run, lab: Lab) -> dict[str, float]:
+    """Covariates beside an arm: how its layers agree in the residual stream; of a mask its density and overlap."""
+    if genome is None:
+        return {}
+    masks = [gene.keep for gene in genome.genes.values() if isinstance(gene, Mask)]
+    if not masks:
+        return frame_statistics(genome, _embedding(run, lab))
+    density = sum(int(keep.sum()) for keep in masks) / sum(keep.numel() for keep in masks)
+    overlap = genome.provenance.get("overlap")
+    return {"density": density} | ({} if overlap is None else {"overlap": overlap})
+
+
+@functools.lru_cache(maxsize=8)
+def _donor_embedding(path: Path) -> Tensor:
+    return next(iter(open_checkpoint(path).embeddings().values()))
+
+
+def _embedding(run: Run, lab: Lab) -> Tensor:
+    return _donor_embedding(lab.donors[own_donor_id(run)])

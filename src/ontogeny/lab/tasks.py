@@ -1,0 +1,114 @@
+"""What an arm learns: text or images, as batches, a loss, an evaluation, and the references beside it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from ontogeny.canonical import digest
+from ontogeny.errors import InputError
+from ontogeny.lab.experiment import Run, Vision
+from ontogeny.lab.store import Store, read_json, write_json
+from ontogeny.streams import stream_seed
+from ontogeny.training.batches import Batches, evaluation_windows
+from ontogeny.training.references import reference_losses
+from ontogeny.training.text import Tokens, open_tokens
+from ontogeny.training.train import evaluation_loss, next_token_loss
+
+
+@runtime_checkable
+class TextSetting(Protocol):
+    """What an evaluation on text depends on; settings and donor recipes have it."""
+
+    @property
+    def model(self) -> Mapping[str, Any]: ...
+    @property
+    def tokens(self) -> str: ...
+    @property
+    def length(self) -> int: ...
+    @property
+    def windows(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """``length``: tokens or patches a sequence; ``references``: the measure's value for models that learn little."""
+
+    batches: Callable[[int], Any]
+    loss: Callable[[nn.Module, Any], Tensor]
+    evaluate: Callable[[nn.Module], Mapping[str, float]]
+    references: Mapping[str, float]
+    length: int
+
+
+def make_task(run: Run, store: Store) -> Task:
+    """The task of a run: its data stream, and the split that it is scored on."""
+    seed = replicate_seed(run.replicate)
+    return _images(run, run.setting.vision, store, seed) if run.setting.vision else _text(run, store, seed)
+
+
+def replicate_seed(replicate: int) -> int:
+    """The seed of a replicate's streams (initialisation, data order, control draws)."""
+    return stream_seed(replicate, "replicate")
+
+
+def _text(run: Run, store: Store, seed: int) -> Task:
+    setting = run.setting
+    tokens = run_tokens(setting, store)
+    batches = Batches(tokens.train, setting.length, setting.batch, seed)
+    batches.check_budget(setting.skip + setting.steps, max_epochs=1)
+    windows = scoring_windows(setting, tokens, run.split)
+    return Task(
+        batches=lambda step: batches(setting.skip + step),
+        loss=next_token_loss,
+        evaluate=lambda model: {"loss": evaluation_loss(model, windows)},
+        references=text_references(setting, store)[run.split],
+        length=setting.length,
+    )
+
+
+def _images(run: Run, vision: Vision, store: Store, seed: int) -> Task:
+    from ontogeny.model.vision import classification_loss, evaluate_images
+    from ontogeny.training.images import ImageBatches, evaluation_images, image_references, open_images
+
+    images = open_images(store.root / "images", vision.images)
+    if images is None:
+        raise InputError(f"{store.root}/images/{vision.images} is missing or damaged: rerun to make it again")
+    scored = {split: evaluation_images(images, split, run.setting.windows) for split in ("tune", "test")}
+    path = store.root / "images" / f"references-{digest([vision.images, run.setting.windows])[:16]}.json"
+    if not path.exists():
+        write_json(path, image_references(images, scored["tune"], scored["test"]))
+    references, measure = read_json(path)[run.split], run.setting.measure.key
+    return Task(
+        batches=ImageBatches(images, run.setting.batch, seed, augment=run.arm.augment),
+        loss=classification_loss,
+        evaluate=lambda model: evaluate_images(model, scored[run.split]),
+        references={name: values[measure] for name, values in references.items()},
+        length=(vision.size // vision.patch) ** 2,
+    )
+
+
+def run_tokens(setting: TextSetting, store: Store) -> Tokens:
+    """The memory-mapped tokens of a setting; InputError if the store has lost them."""
+    tokens = open_tokens(store.root / "tokens", setting.tokens)
+    if tokens is None:
+        raise InputError(f"{store.root}/tokens/{setting.tokens}.bin is missing or damaged: rerun to make it again")
+    return tokens
+
+
+def scoring_windows(setting: TextSetting, tokens: Tokens, split: str) -> Tensor:
+    """The windows that a split's losses are measured on."""
+    return evaluation_windows(getattr(tokens, split), setting.length, setting.windows)
+
+
+def text_references(setting: TextSetting, store: Store) -> dict[str, dict[str, float]]:
+    """Uniform, unigram and bigram losses on the scoring windows of tune and test; computed once a store."""
+    vocabulary = setting.model["vocab_size"]
+    name = digest([setting.tokens, setting.length, setting.windows, vocabulary])[:16]
+    path = store.root / "tokens" / f"references-{name}.json"
+    if not path.exists():
+        tokens = run_tokens(setting, store)
+        tune, test = (scoring_windows(setting, tokens, split) for split in ("tune", "test"))
+        write_json(path, reference_losses(tokens.train, tune, test, vocabulary))
+    return read_json(path)
