@@ -137,6 +137,10 @@ class Arm:
     rate_factor: float = field(default=1.0, metadata=LATER)
     setting: str = field(default="", metadata=LATER)
 
+    def scaled(self, rates: Rates) -> Rates:
+        """The rates it trains at, where its search has found these."""
+        return Rates(self.rate_factor * rates.body, self.rate_factor * rates.rest)
+
 
 @dataclass(frozen=True)
 class Contrast:
@@ -241,12 +245,11 @@ class Experiment:
         """
         found = []
         setting = self.setting_of(arm)
-        rates = Rates(arm.rate_factor * rates.body, arm.rate_factor * rates.rest)
         for replicate in range(1, (arm.replicates or self.replicates) + 1):
             own = arm.donor == (replicate - 1) % len(setting.donors) or arm.draw == replicate
             same = self.arm(arm.tuned_as) if own and arm.tuned_as else arm
             parent = parents[replicate - 1] if arm.after else None
-            found.append(Run(setting, same, mode, rates, "test", replicate, parent))
+            found.append(Run(setting, same, mode, arm.scaled(rates), "test", replicate, parent))
         return found
 
     def tuning_run(self, mode: Embeddings, arm: Arm, rates: Rates) -> Run:

@@ -192,7 +192,7 @@ def _summarise(
         embeddings=mode,
         arm=arm.name,
         description=arm.description,
-        rates=state.best,
+        rates=state.best and arm.scaled(state.best),
         second=state.second,
         at_edge=state.at_edge,
         tuned=experiment.rates is None,

@@ -25,11 +25,11 @@ from ontogeny.lab.tasks import replicate_seed, run_tokens
 from ontogeny.model.activations import activation_genome
 from ontogeny.model.baselines import mimetic
 from ontogeny.model.constrain import (
-    body_parameters,
     constrain,
     effective_weights,
     free_subspaces,
     low_rank,
+    merge,
     project_weights,
     start_cores,
 )
@@ -53,12 +53,17 @@ class Lab:
 
 def build(run: Run, lab: Lab) -> tuple[nn.Module, Genome | None]:
     """The arm's network, ready to train, and its genome if it has one."""
-    if run.parent and run.arm.rescue != "projected":
-        model, genome = build(run.parent, lab)
-        load_network(model, run.parent, lab)
-        return (free_subspaces(model) if run.arm.rescue == "free" else model), genome
     arm, setting = run.arm, run.setting
     seed = replicate_seed(run.replicate)
+    if run.parent:
+        model, genome = trained_network(run.parent, lab)
+        if arm.rescue == "on":
+            return model, genome
+        if arm.rescue == "free":
+            return free_subspaces(model), genome
+        weights, model = effective_weights(model), merge(model)  # its layers projected on the genome, the rest as it is
+        genome = make_genome(run, lab)
+        return project_weights(constrain(model, genome, arm.reading), weights), genome
     model = fresh_network(setting, seed)
     if run.embeddings != "fresh":
         donor = own_donor(run, lab)
@@ -76,8 +81,6 @@ def build(run: Run, lab: Lab) -> tuple[nn.Module, Genome | None]:
     constrain(model, genome, arm.reading)
     if arm.core != "fresh":
         start_cores(model, own_donor(run, lab), arm.core, seed=seed)
-    if run.parent:
-        start_from(model, run.parent, lab)
     return model, genome
 
 
@@ -129,27 +132,17 @@ def save_network(model: nn.Module, directory: Path) -> None:
 
 
 @torch.no_grad()
-def load_network(model: nn.Module, parent: Run, lab: Lab) -> nn.Module:
-    """Give a freshly built network the values that the parent's run ended with."""
-    path = lab.store.run_directory(parent.id, parent.replicate) / "network.safetensors"
+def trained_network(run: Run, lab: Lab) -> tuple[nn.Module, Genome | None]:
+    """A run's network with the values that it ended with. InputError where the store hasn't kept them."""
+    model, genome = build(run, lab)
+    path = lab.store.run_directory(run.id, run.replicate) / "network.safetensors"
     if not path.exists():
         raise InputError(f"{path} is missing: delete {path.parent / 'result.json'} and rerun to train it again")
     stored = load_file(path)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             parameter.copy_(stored[name])
-    return model
-
-
-@torch.no_grad()
-def start_from(model: nn.Module, parent: Run, lab: Lab) -> None:
-    """Start a constrained network from the parent's: its layers projected on the genome, the rest as it is."""
-    optimum = load_network(build(parent, lab)[0], parent, lab)
-    project_weights(model, effective_weights(optimum))
-    body, values = body_parameters(model), dict(optimum.named_parameters())
-    for name, parameter in model.named_parameters():
-        if name not in body and name in values:
-            parameter.copy_(values[name])
+    return model, genome
 
 
 def make_genome(run: Run, lab: Lab) -> Genome:

@@ -30,27 +30,32 @@ def prose() -> Iterator[str]:
     """Documentation strings and comments, one document a module; then the help on topics; then compiled modules."""
     from pydoc_data.topics import topics
 
-    yield from (prose for prose, _ in _modules())
+    yield from (_separated(path)[0] for path in _files())
     yield from (topics[name] for name in sorted(topics))
     yield from (_compiled_documentation(name) for name in COMPILED)
 
 
 def code() -> Iterator[str]:
     """The same modules without their documentation strings and comments."""
-    return (code for _, code in _modules())
+    return (_separated(path)[1] for path in _files())
 
 
 @functools.cache
-def _modules() -> tuple[tuple[str, str], ...]:
-    """(prose, code) of every pure Python module, in the order of their paths."""
+def _files() -> tuple[Path, ...]:
+    """Every pure Python module, in the order of their paths."""
     library = Path(sysconfig.get_path("stdlib"))
-    files = (
+    return tuple(
         path
         for name in sorted(sys.stdlib_module_names - LEFT_OUT)
         for path in (library / f"{name}.py", *sorted((library / name).rglob("*.py")))
         if path.is_file() and LEFT_OUT.isdisjoint(path.relative_to(library).parts)
     )
-    return tuple(separate(_source(path)) for path in files)
+
+
+@functools.cache
+def _separated(path: Path) -> tuple[str, str]:
+    """(prose, code) of one module; read when it is asked for, since few runs take the whole library."""
+    return separate(_source(path))
 
 
 def _source(path: Path) -> str:
