@@ -24,3 +24,24 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"real data not found: {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny checkpoint with a tokenizer."""
+    import smoke
+    import tiny
+
+    directory = tiny.tiny_checkpoint("llama", tmp_path_factory.mktemp("checkpoints") / "llama")
+    smoke.write_tokenizer(directory, tiny.VOCABULARY)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def genome_file(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That checkpoint's genome at rank 25 %."""
+    from ontogeny import Recipe, extract, open_checkpoint, save
+
+    path = tmp_path_factory.mktemp("genomes") / "g.safetensors"
+    save(extract(open_checkpoint(llama), Recipe("25%")), path)
+    return path

@@ -4,13 +4,14 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ontogeny.files import write_json
 from ontogeny.lab.conduct import axes, evaluated_runs, tuned_cells
 from ontogeny.lab.donors import audit_folder
 from ontogeny.lab.experiment import LOSS, Experiment, Measure, Rates, Setting
 from ontogeny.lab.experiments.convergence import declare
 from ontogeny.lab.judge import Assessment, ContrastSummary, assess
 from ontogeny.lab.rates import START, search
-from ontogeny.lab.store import Store, write_json
+from ontogeny.lab.store import Store
 from ontogeny.streams import numpy_stream
 
 BIGRAM = 3.3

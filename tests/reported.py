@@ -10,11 +10,12 @@ from typing import Any
 from urllib.parse import unquote
 
 from ontogeny.canonical import plain
+from ontogeny.files import write_json
 from ontogeny.lab.conduct import evaluated_runs, overlap_tasks, searches
 from ontogeny.lab.experiment import Arm, Experiment, Run, Setting
 from ontogeny.lab.experiments import convergence
 from ontogeny.lab.prepare import find_scale, outline
-from ontogeny.lab.store import Store, write_json
+from ontogeny.lab.store import Store
 from ontogeny.streams import numpy_stream
 
 VOCABULARY, STEPS = 1024, (25, 50, 100, 200, 300, 400)

@@ -27,25 +27,8 @@ RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 
 
 @pytest.fixture(scope="session")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny checkpoint with a tokenizer."""
-    directory = tiny.tiny_checkpoint("llama", tmp_path_factory.mktemp("checkpoints") / "llama")
-    smoke.write_tokenizer(directory, tiny.VOCABULARY)
-    return directory
-
-
-@pytest.fixture(scope="session")
 def sister(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.tiny_checkpoint("llama", tmp_path_factory.mktemp("checkpoints") / "sister", seed=1)
-
-
-@pytest.fixture(scope="session")
-def genome(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from ontogeny import Recipe, extract, open_checkpoint, save
-
-    path = tmp_path_factory.mktemp("genomes") / "g.safetensors"
-    save(extract(open_checkpoint(llama), Recipe("25%")), path)
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -136,10 +119,10 @@ def test_extract_says_which_certificates_failed(llama: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", [name for name, c in CONTROLS.items() if c.kind == "subspace"])
-def test_control(genome: Path, sister: Path, tmp_path: Path, name: str) -> None:
+def test_control(genome_file: Path, sister: Path, tmp_path: Path, name: str) -> None:
     other, out = tmp_path / "other.safetensors", tmp_path / "out.safetensors"
     assert command("extract", sister, "--rank", "25%", "--out", other).status == 0
-    many = [genome, other][: CONTROLS[name].donors]
+    many = [genome_file, other][: CONTROLS[name].donors]
     answer = command("control", name, *many, "--seed", 3, "--out", out)
     assert (answer.status, answer.error) == (0, "")
     assert f"{name}, seed 3, 14 sites" in answer.out
@@ -153,17 +136,17 @@ def test_control_list() -> None:
     assert all(name in answer.out for name in CONTROLS)
 
 
-def test_inspect_genome(genome: Path) -> None:
-    shown = command("inspect", genome)
+def test_inspect_genome(genome_file: Path) -> None:
+    shown = command("inspect", genome_file)
     assert "layers.1.mlp.down" in shown.out
     assert "sha256" in shown.out
-    value = json.loads(command("inspect", genome, "--json").out)
+    value = json.loads(command("inspect", genome_file, "--json").out)
     assert value["sites"]["layers.0.attention.query"]["rank"] == 8
     assert set(value) == {"sites", "recipe", "source", "versions"}
 
 
-def test_inspect_genome_under_any_name(genome: Path, tmp_path: Path) -> None:
-    shutil.copy(genome, tmp_path / "genome")
+def test_inspect_genome_under_any_name(genome_file: Path, tmp_path: Path) -> None:
+    shutil.copy(genome_file, tmp_path / "genome")
     assert command("inspect", tmp_path / "genome").status == 0
 
 
@@ -176,18 +159,18 @@ def test_inspect_checkpoint(llama: Path) -> None:
     assert {"shape", "effective_rank", "stable_rank", "energy_top_10_percent", "clustering"} <= set(site)
 
 
-def test_compare(genome: Path, sister: Path, tmp_path: Path) -> None:
+def test_compare(genome_file: Path, sister: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     assert command("extract", sister, "--rank", "25%", "--out", other).status == 0
-    shown = command("compare", genome, other, genome)
+    shown = command("compare", genome_file, other, genome_file)
     assert (shown.status, shown.error) == (0, "")
     assert "0–2" in shown.out
-    rows = json.loads(command("compare", genome, other, genome, "--json").out)
+    rows = json.loads(command("compare", genome_file, other, genome_file, "--json").out)
     same = [row["overlap"] for row in rows if (row["first"], row["second"]) == (0, 2)]
     assert same == pytest.approx([1.0] * len(same), abs=1e-4)
     assert all(row["overlap"] < 0.8 for row in rows if row["second"] == 1)
     for align, options in {"permute": ("--json",), "orthogonal": ()}.items():  # of two: each pair is fitted 200 times
-        answer = command("compare", genome, other, "--align", align, *options)
+        answer = command("compare", genome_file, other, "--align", align, *options)
         assert (answer.status, answer.error) == (0, "")
         assert ("aligned (orthogonal) on odd layers" in answer.out) == (align == "orthogonal")
         assert align == "orthogonal" or {row["first"] for row in json.loads(answer.out)} == {0}

@@ -15,23 +15,6 @@ from ontogeny.lab.store import Store
 
 
 @pytest.fixture(scope="session")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny checkpoint with a tokenizer."""
-    directory = tiny.tiny_checkpoint("llama", tmp_path_factory.mktemp("checkpoints") / "llama")
-    smoke.write_tokenizer(directory, tiny.VOCABULARY)
-    return directory
-
-
-@pytest.fixture(scope="session")
-def genome(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from ontogeny import Recipe, extract, open_checkpoint, save
-
-    path = tmp_path_factory.mktemp("genomes") / "g.safetensors"
-    save(extract(open_checkpoint(llama), Recipe("25%")), path)
-    return path
-
-
-@pytest.fixture(scope="session")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return smoke.write_text(tmp_path_factory.mktemp("text") / "text.jsonl")
 
@@ -140,13 +123,13 @@ def test_extract_options(llama: Path, tmp_path: Path, options: tuple[str, ...], 
 
 
 @pytest.mark.parametrize("where", ["missing/g.safetensors", "folder", "file/g.safetensors", "/proc/g.safetensors"])
-def test_files_that_cant_be_written(llama: Path, genome: Path, store: Store, tmp_path: Path, where: str) -> None:
+def test_files_that_cant_be_written(llama: Path, genome_file: Path, store: Store, tmp_path: Path, where: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     out = tmp_path / where
     for words in (
         ("extract", llama),
-        ("control", "random", genome),
+        ("control", "random", genome_file),
         ("report", "--store", store.root),
         ("store", "export", "--store", store.root),
     ):
@@ -276,25 +259,25 @@ def test_experiment_files(text: Path, tmp_path: Path) -> None:
         assert expected in refused("run", mine, *run)
 
 
-def test_compare_and_control_mistakes(genome: Path, llama: Path, tmp_path: Path) -> None:
+def test_compare_and_control_mistakes(genome_file: Path, llama: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
     mask = tmp_path / "mask.safetensors"
     assert command("extract", llama, "--density", "20%", "--out", mask).status == 0
-    assert "expected two or more" in refused("compare", genome)
-    assert "expected none, permute, orthogonal" in refused("compare", genome, genome, "--align", "sideways")
-    assert "mask" in refused("compare", genome, mask)
-    assert "no control 'nonsense'" in refused("control", "nonsense", genome, "--out", out)
-    assert "at least 2 genomes, found 1" in refused("control", "chimera", genome, "--out", out)
+    assert "expected two or more" in refused("compare", genome_file)
+    assert "expected none, permute, orthogonal" in refused("compare", genome_file, genome_file, "--align", "sideways")
+    assert "mask" in refused("compare", genome_file, mask)
+    assert "no control 'nonsense'" in refused("control", "nonsense", genome_file, "--out", out)
+    assert "at least 2 genomes, found 1" in refused("control", "chimera", genome_file, "--out", out)
     assert "needs subspace genomes" in refused("control", "random", mask, "--out", out)
     for path in (tmp_path / "nowhere.safetensors", llama, llama / "config.json", llama / "model.safetensors"):
         assert str(path) in refused("control", "random", path, "--out", out)
-    assert "valid integer" in refused("control", "random", genome, "--seed", "x", "--out", out)
+    assert "valid integer" in refused("control", "random", genome_file, "--seed", "x", "--out", out)
     assert not out.exists()
 
 
-def test_inspect_of_what_is_no_genome(llama: Path, genome: Path, tmp_path: Path) -> None:
+def test_inspect_of_what_is_no_genome(llama: Path, genome_file: Path, tmp_path: Path) -> None:
     short = tmp_path / "short"
-    short.write_bytes(genome.read_bytes()[:500])
+    short.write_bytes(genome_file.read_bytes()[:500])
     for path in (short, llama / "model.safetensors", llama / "config.json"):
         assert str(path) in refused("inspect", path)
 

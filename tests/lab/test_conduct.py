@@ -14,6 +14,7 @@ import psutil
 import pytest
 import smoke
 
+from ontogeny.files import write_json
 from ontogeny.lab import conduct as conduct_module
 from ontogeny.lab.conduct import Plan, conduct, evaluated_runs, overlap_tasks, searches, tuned_cells
 from ontogeny.lab.donors import DonorRecipe
@@ -22,7 +23,7 @@ from ontogeny.lab.experiment import Rates
 from ontogeny.lab.judge import assess
 from ontogeny.lab.networks import Lab
 from ontogeny.lab.rates import START
-from ontogeny.lab.store import Store, open_store, write_json
+from ontogeny.lab.store import Store, open_store
 from ontogeny.terminal.lab import run_experiment
 
 CIRCUMSTANCE = ("seconds", "peak_memory", "tokens_per_second", "host")

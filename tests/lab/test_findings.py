@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from planted import KEPT, contrast, experiment, plant, planted, tuned
 
+from ontogeny.files import write_json
 from ontogeny.lab.conduct import overlap_tasks
 from ontogeny.lab.experiment import Experiment, Rates
 from ontogeny.lab.experiments.convergence import attributed, equivalence, variances
 from ontogeny.lab.findings import findings, store_findings
 from ontogeny.lab.judge import Assessment, assess, headlines
-from ontogeny.lab.store import Store, open_store, write_json
+from ontogeny.lab.store import Store, open_store
 
 
 @pytest.fixture

@@ -10,12 +10,13 @@ import tiny
 
 from ontogeny.canonical import digest
 from ontogeny.errors import InputError
+from ontogeny.files import read_json
 from ontogeny.genome.checkpoint import open_checkpoint
 from ontogeny.lab.donors import given_donor
 from ontogeny.lab.experiments import EXPERIMENTS
 from ontogeny.lab.prepare import find_experiment, outline, prepare
 from ontogeny.lab.scales import SCALES, scale
-from ontogeny.lab.store import Store, open_store, read_json
+from ontogeny.lab.store import Store, open_store
 from ontogeny.training.text import open_tokens
 
 SMOKE = scale("smoke", smoke.SETTINGS)

@@ -14,6 +14,7 @@ import pytest
 import smoke
 
 from ontogeny.errors import InputError, Interrupted
+from ontogeny.files import read_json, write_json
 from ontogeny.lab import run as lab_run
 from ontogeny.lab.claims import load_claims
 from ontogeny.lab.conduct import conduct, evaluated_runs, tuned_cells
@@ -28,7 +29,7 @@ from ontogeny.lab.rates import START
 from ontogeny.lab.report.page import write_report
 from ontogeny.lab.report.tables import show
 from ontogeny.lab.scales import SCALES, scale
-from ontogeny.lab.store import Store, open_store, read_json, write_json
+from ontogeny.lab.store import Store, open_store
 from ontogeny.streams import numpy_stream
 
 MODEL = {"model_type": "llama", "vocab_size": 400}

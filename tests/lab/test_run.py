@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ontogeny.errors import InputError
+from ontogeny.files import read_json
 from ontogeny.genome.checkpoint import open_checkpoint
 from ontogeny.genome.genome import Genome, Subspace
 from ontogeny.lab import run as lab_run
@@ -20,7 +21,7 @@ from ontogeny.lab.experiment import Arm, Embeddings, Experiment, Rates, Run, Set
 from ontogeny.lab.experiments.convergence import declare
 from ontogeny.lab.networks import Lab, build, make_genome, own_donor_id
 from ontogeny.lab.run import run
-from ontogeny.lab.store import Store, open_store, read_json
+from ontogeny.lab.store import Store, open_store
 from ontogeny.model.constrain import sites
 from ontogeny.model.layers import SubspaceLinear
 from ontogeny.training.train import History

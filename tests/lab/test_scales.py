@@ -53,7 +53,8 @@ def test_every_value_can_be_set() -> None:
     given |= {"heads": "4", "attention": "bidirectional"}
     for one in fields(Scale):
         if one.name not in FIXED:
-            apply_settings(SCALES["smoke"], [f"{one.name}={given.get(one.name, 64)}"])
+            changed = apply_settings(SCALES["smoke"], [f"{one.name}={given.get(one.name, 96)}"])
+            assert getattr(changed, one.name) != getattr(SCALES["smoke"], one.name), one.name
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from ontogeny.errors import InputError
-from ontogeny.lab.store import claim, claimed, open_store, read_json, write_json
+from ontogeny.files import read_json, write_json
+from ontogeny.lab.store import claim, claimed, open_store
 
 HOLD = """
 import sys, time

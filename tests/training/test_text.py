@@ -264,7 +264,7 @@ def test_tokens_are_made_once_and_checked(
     np.testing.assert_array_equal(again.test, expected)
     with pytest.raises(TypeError):
         tokenise(corpus, tokenizer, 0, tmp_path)  # another end token is another file
-    assert not list(tmp_path.glob("*.temporary"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_large_vocabulary_takes_four_bytes(corpus: Corpus, tmp_path: Path) -> None:

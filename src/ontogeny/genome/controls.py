@@ -91,10 +91,12 @@ def _fresh(seed: int, site: Site, side: Side, Q: Tensor) -> Tensor:
 
 
 def random(genomes: Sequence[Genome], seed: int) -> Genes:
+    """Haar directions, drawn for every site and side by themselves; ranks stay."""
     return _map(genomes[0], lambda site, side, Q: _fresh(seed, site, side, Q))
 
 
 def coherent(genomes: Sequence[Genome], seed: int) -> Genes:
+    """Haar directions, one nested frame for all sides on the residual stream; the others drawn by themselves."""
     largest: dict[int, int] = defaultdict(int)
     for site, gene in genomes[0].genes.items():
         assert isinstance(gene, Subspace)

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor
 from ontogeny import __version__
 from ontogeny.canonical import canonical_json
 from ontogeny.errors import GenomeError
+from ontogeny.files import replacing
 from ontogeny.genome.sites import Site, in_order, make_site
 
 FORMAT = 1
@@ -82,19 +82,15 @@ def save(genome: Genome, path: Path, dtype: torch.dtype = torch.float32) -> None
         "source": genome.provenance.get("source", {}),
         "versions": {"ontogeny": __version__, "torch": torch.__version__, "numpy": np.__version__},
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(tensors, temporary, metadata={"ontogeny": canonical_json(header)})
-        _check_header_size(temporary, path)  # what can't be read again is not written
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # safetensors writes 0600
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata={"ontogeny": canonical_json(header)})
+            _check_header_size(temporary, path)  # what can't be read again is not written
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)  # safetensors writes 0600
     except (OSError, SafetensorError) as error:
         raise GenomeError(f"{path}: can't be written ({error}): give a path in a writable folder") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def kind(genome: Genome) -> str:

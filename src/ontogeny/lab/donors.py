@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ontogeny.canonical import digest
 from ontogeny.errors import InputError
+from ontogeny.files import read_json, write_json
 from ontogeny.genome.checkpoint import Checkpoint, open_checkpoint
 from ontogeny.lab.experiment import Rates, Setting
 from ontogeny.lab.networks import Lab
@@ -19,7 +20,7 @@ from ontogeny.lab.run import (
     host,
     outcome,
 )
-from ontogeny.lab.store import claim, read_json, write_json
+from ontogeny.lab.store import claim
 from ontogeny.lab.tasks import TextSetting, run_tokens, scoring_windows, text_references
 from ontogeny.model.initialise import fresh_model
 from ontogeny.streams import stream_seed

@@ -192,7 +192,7 @@ class Run:
         return recipe | {"embeddings": self.embeddings, "split": self.split, "schema": 1}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """A declared experiment: stored as JSON before its first run, and never changed.
 
@@ -214,7 +214,7 @@ class Experiment:
     text: Mapping[str, Any]
     donor_records: tuple[Mapping[str, Any], ...]
     single_checkpoint: bool
-    not_applicable: Mapping[str, str]
+    not_applicable: Mapping[str, str] = field(default_factory=dict)
     rules: Mapping[str, str]
     rates: Mapping[str, Mapping[str, Rates]] | None = None
     audit: bool = True

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ontogeny.files import read_json
 from ontogeny.lab.conduct import evaluated_runs, scores, searches
 from ontogeny.lab.donors import audit_folder
 from ontogeny.lab.experiment import Arm, Contrast, Embeddings, Experiment, Measure, Rates
@@ -19,7 +20,7 @@ from ontogeny.lab.statistics import (
     paired_interval,
     simultaneous_level,
 )
-from ontogeny.lab.store import Store, read_json
+from ontogeny.lab.store import Store
 
 AUDIT = 0.2  # nats by which step-0 losses of compared arms may differ
 

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,14 @@ from torch import Tensor, nn
 
 from ontogeny.canonical import digest
 from ontogeny.errors import InputError
+from ontogeny.files import read_json, replacing, write_json
 from ontogeny.genome.checkpoint import Checkpoint, open_checkpoint
 from ontogeny.genome.controls import transform
 from ontogeny.genome.extract import Recipe, extract
 from ontogeny.genome.frames import frame_statistics
 from ontogeny.genome.genome import Genome, Mask, load, save
 from ontogeny.lab.experiment import Run, Setting
-from ontogeny.lab.store import Store, read_json, write_json
+from ontogeny.lab.store import Store
 from ontogeny.lab.tasks import replicate_seed, run_tokens
 from ontogeny.model.activations import activation_genome
 from ontogeny.model.baselines import mimetic
@@ -126,9 +126,8 @@ def fresh_network(setting: Setting, seed: int) -> nn.Module:
 def save_network(model: nn.Module, directory: Path) -> None:
     """Keep what was trained, for runs that start from it."""
     trained = {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
-    temporary = directory / f".network.{os.getpid()}"
-    save_file(trained, temporary)
-    temporary.replace(directory / "network.safetensors")
+    with replacing(directory / "network.safetensors") as temporary:
+        save_file(trained, temporary)
 
 
 @torch.no_grad()

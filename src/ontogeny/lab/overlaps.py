@@ -4,11 +4,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ontogeny.canonical import digest
+from ontogeny.files import read_json, write_json
 from ontogeny.genome.alignment import Alignment
 from ontogeny.genome.compare import SubspaceComparison, compare
 from ontogeny.genome.extract import Recipe
 from ontogeny.lab.networks import Lab, cached_genome
-from ontogeny.lab.store import claim, read_json, write_json
+from ontogeny.lab.store import claim
 
 Align = Literal["none"] | Alignment
 ALIGNMENTS: tuple[Align, ...] = ("none", "permute", "orthogonal")

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from ontogeny.canonical import canonical_json
+from ontogeny.files import read_json, replacing, write_json
 from ontogeny.lab.experiment import Run
 from ontogeny.lab.networks import Lab, build, describe_genome, save_network
-from ontogeny.lab.store import claim, read_json, write_json
+from ontogeny.lab.store import claim
 from ontogeny.lab.tasks import Task, make_task
 from ontogeny.model.cost import flops_per_token, parameter_counts
 from ontogeny.model.vision import ImageClassifier, flops_per_image
@@ -128,9 +129,8 @@ def history_writer(directory: Path) -> Callable[[list[dict[str, Any]]], None]:
     """Writes the evaluated steps so far as ``history.jsonl``, whole or not at all."""
 
     def write(rows: list[dict[str, Any]]) -> None:
-        temporary = directory / ".history.jsonl"
-        temporary.write_text("".join(canonical_json(row) + "\n" for row in rows))
-        temporary.replace(directory / "history.jsonl")
+        with replacing(directory / "history.jsonl") as temporary:
+            temporary.write_text("".join(canonical_json(row) + "\n" for row in rows))
 
     return write
 

@@ -1,7 +1,5 @@
 """Runs on disk: content-addressed, crash-safe, each claimed by one worker at a time."""
 
-import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,8 +8,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ontogeny.canonical import canonical_json, digest
+from ontogeny.canonical import digest
 from ontogeny.errors import InputError
+from ontogeny.files import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -77,25 +76,3 @@ def claimed(directory: Path) -> bool:
             return False
     except Timeout:
         return True
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Canonical JSON, whole or not at all: temporary file, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
-        file.write(canonical_json(value))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of the store; InputError names a file that is none."""
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: expected JSON, found {error}; move the file aside and rerun") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected a JSON object; move the file aside and rerun")
-    return value

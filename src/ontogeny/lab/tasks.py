@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from ontogeny.canonical import digest
 from ontogeny.errors import InputError
+from ontogeny.files import read_json, write_json
 from ontogeny.lab.experiment import Run, Vision
-from ontogeny.lab.store import Store, read_json, write_json
+from ontogeny.lab.store import Store
 from ontogeny.streams import stream_seed
 from ontogeny.training.batches import Batches, evaluation_windows
 from ontogeny.training.references import reference_losses

@@ -29,9 +29,15 @@ def _gather(tokens: NDArray[np.integer], starts: NDArray[np.int64], length: int)
 
 
 @functools.lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, windows: int) -> NDArray[np.int64]:
-    order: NDArray[np.int64] = torch.randperm(windows, generator=stream(seed, "data", epoch)).numpy()
+def _order(seed: int, epoch: int, population: int) -> NDArray[np.int64]:
+    order: NDArray[np.int64] = torch.randperm(population, generator=stream(seed, "data", epoch)).numpy()
     return order
+
+
+def draw(seed: int, step: int, size: int, population: int) -> Int[np.ndarray, " size"]:
+    """Which of ``population`` examples a step's batch holds: each once an epoch, every epoch in an order of its own."""
+    epochs, positions = np.divmod(np.arange(step * size, (step + 1) * size), population)
+    return np.concatenate([_order(seed, int(e), population)[positions[epochs == e]] for e in np.unique(epochs)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +58,7 @@ class Batches:
 
     def __call__(self, step: int) -> Int[Tensor, "size length_plus_1"]:
         """The batch of a step (from 0), int64: inputs are [:, :-1], targets [:, 1:]."""
-        windows = _windows(self.tokens, self.length)
-        draws = np.arange(step * self.size, (step + 1) * self.size)  # counted through all epochs
-        epochs, positions = np.divmod(draws, windows)
-        chosen = np.concatenate([_order(self.seed, int(e), windows)[positions[epochs == e]] for e in np.unique(epochs)])
+        chosen = draw(self.seed, step, self.size, _windows(self.tokens, self.length))
         return _gather(self.tokens, chosen * self.length, self.length)
 
     def epochs(self, steps: int) -> float:

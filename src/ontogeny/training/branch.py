@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from ontogeny.errors import InputError
+from ontogeny.files import replacing
 from ontogeny.training.train import (
     STATE,
     BatchFunction,
@@ -22,7 +23,6 @@ from ontogeny.training.train import (
     TrainConfig,
     next_token_loss,
     patience_over,
-    replacing,
     train,
 )
 

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ontogeny.errors import InputError
+from ontogeny.files import read_json, replacing
 from ontogeny.streams import numpy_stream
-from ontogeny.training.batches import _order
+from ontogeny.training.batches import draw
 from ontogeny.training.image_sources import Row, decode, read_rows
-from ontogeny.training.text import SPLITS, Split, _atomic, _json_file
+from ontogeny.training.text import SPLITS, Split
 
 Batch = dict[str, Tensor]  # "pixels" (B, C, H, W) float32, standardised; "labels" (B,) int64
 
@@ -71,10 +72,10 @@ def read_images(source: str, folder: Path) -> Images:
 
 def open_images(folder: Path, digest: str) -> Images | None:
     """The images stored under this digest, memory-mapped; None if they are missing or of the wrong size."""
-    described = _json_file(folder / f"{digest}.json")
-    path = folder / f"{digest}.bin"
-    if not described or not path.is_file():
+    path, description = (folder / f"{digest}.{kind}" for kind in ("bin", "json"))
+    if not path.is_file() or not description.is_file():
         return None
+    described = read_json(description)
     shape = (len(described["labels"]), *described["shape"])
     if path.stat().st_size != math.prod(shape):
         return None
@@ -134,7 +135,7 @@ def _store(source: str, splits: Mapping[Split, list[Row]], classes: int, identit
         raise InputError(f"images {source}: expected square images, found {shape[0]} × {shape[1]} pixels; crop them")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{identity}.bin"
-    with _atomic(path) as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         for part in SPLITS:
             for row in splits[part]:
                 pixels = decode(row)
@@ -149,8 +150,8 @@ def _store(source: str, splits: Mapping[Split, list[Row]], classes: int, identit
         )
     labels = [row.label for part in SPLITS for row in splits[part]]
     described = {"source": source, "classes": classes, "shape": shape, "mean": mean, "std": std, "counts": counts}
-    with _atomic(folder / f"{identity}.json") as file:
-        file.write(json.dumps(described | {"labels": labels}).encode())
+    with replacing(folder / f"{identity}.json") as temporary:
+        temporary.write_text(json.dumps(described | {"labels": labels}))
 
 
 def _check_shape(row: Row, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
@@ -192,11 +193,7 @@ class ImageBatches:
     def __call__(self, step: int) -> Batch:
         """The batch of a step (from 0)."""
         train = self.images.train
-        draws = np.arange(step * self.size, (step + 1) * self.size)  # counted through all epochs
-        epochs, positions = np.divmod(draws, len(train.labels))
-        chosen = np.concatenate(
-            [_order(self.seed, int(e), len(train.labels))[positions[epochs == e]] for e in np.unique(epochs)]
-        )
+        chosen = draw(self.seed, step, self.size, len(train.labels))
         pixels = train.pixels[chosen]
         if self.augment:
             pixels = augmented(pixels, numpy_stream(self.seed, "augment", step))

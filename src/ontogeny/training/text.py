@@ -1,16 +1,14 @@
 """Text: where it comes from, how it is split, and the tokens made of it once and then memory-mapped."""
 
-import contextlib
 import hashlib
 import importlib
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from ontogeny.canonical import digest
 from ontogeny.errors import InputError
+from ontogeny.files import read_json, replacing
 from ontogeny.training import standard_library
 
 Split = Literal["train", "tune", "test"]
@@ -249,7 +248,10 @@ def end_token(tokenizer: Tokenizer, directory: Path | None) -> int | None:
     """
     if directory is None:
         return _token_id(tokenizer, END_OF_TEXT)
-    names, ids = (_json_file(directory / name) for name in ("tokenizer_config.json", "config.json"))
+    paths = (directory / name for name in ("tokenizer_config.json", "config.json"))
+    names, ids = (
+        read_json(path, "give a checkpoint whose files are whole") if path.is_file() else {} for path in paths
+    )
     for role in ("eos", "bos"):
         listed = ids.get(f"{role}_token_id")
         number = listed[0] if isinstance(listed, list) and listed else listed
@@ -266,14 +268,6 @@ def _token_id(tokenizer: Tokenizer, token: Any) -> int | None:
     text = token.get("content") if isinstance(token, Mapping) else token
     found: int | None = tokenizer.token_to_id(text) if isinstance(text, str) else None
     return found
-
-
-def _json_file(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes()) if path.is_file() else {}
-    except ValueError as error:
-        raise InputError(f"{path}: expected JSON, found {error}") from error
-    return value if isinstance(value, dict) else {}
 
 
 # Tokens -------------------------------------------------------------------------------------------------------
@@ -306,14 +300,14 @@ def tokenise(corpus: Corpus, tokenizer: Tokenizer, end_token: int | None, direct
         return tokens
     directory.mkdir(parents=True, exist_ok=True)
     counts = dict.fromkeys(SPLITS, 0)
-    with _atomic(directory / f"{identity}.bin") as file:
+    with replacing(directory / f"{identity}.bin") as temporary, temporary.open("wb") as file:
         for part in SPLITS:
             for ids in _encoded([text for text in corpus.documents if split(text) == part], tokenizer, end_token):
                 file.write(ids.astype(dtype).tobytes())
                 counts[part] += len(ids)
     described = {**recipe, "source": corpus.source, "dtype": dtype.name, "vocabulary": size, "counts": counts}
-    with _atomic(directory / f"{identity}.json") as file:
-        file.write(json.dumps(described, indent=1).encode())
+    with replacing(directory / f"{identity}.json") as temporary:
+        temporary.write_text(json.dumps(described, indent=1))
     tokens = open_tokens(directory, identity)
     if tokens is None:
         raise InputError(f"text {corpus.source}: its documents hold no tokens; give more text")
@@ -322,10 +316,12 @@ def tokenise(corpus: Corpus, tokenizer: Tokenizer, end_token: int | None, direct
 
 def open_tokens(directory: Path, identity: str) -> Tokens | None:
     """The tokens made under this id, memory-mapped; None if they are missing, empty or of the wrong size."""
-    described = _json_file(directory / f"{identity}.json")
-    path = directory / f"{identity}.bin"
-    total = sum(described["counts"].values()) if described else 0
-    if not total or not path.is_file() or path.stat().st_size != total * np.dtype(described["dtype"]).itemsize:
+    path, description = (directory / f"{identity}.{kind}" for kind in ("bin", "json"))
+    if not path.is_file() or not description.is_file():
+        return None
+    described = read_json(description)
+    total = sum(described["counts"].values())
+    if not total or path.stat().st_size != total * np.dtype(described["dtype"]).itemsize:
         return None
     ids = np.memmap(path, dtype=described["dtype"], mode="r")
     train, tune, test = np.split(ids, np.cumsum([described["counts"][part] for part in SPLITS])[:-1])
@@ -344,17 +340,3 @@ def _encoded(documents: Sequence[str], tokenizer: Tokenizer, end_token: int | No
             for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
                 yield np.array(encoding.ids + ending, dtype=np.int64)
             batch, characters = [], 0
-
-
-@contextlib.contextmanager
-def _atomic(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name only when it is complete and on disk."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.temporary")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

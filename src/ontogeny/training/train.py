@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ontogeny.errors import Interrupted
+from ontogeny.files import replacing
 from ontogeny.model.constrain import body_parameters
 from ontogeny.model.layers import enforce_masks
 
@@ -217,17 +217,6 @@ def _save(path: Path, model: nn.Module, optimizer: Optimizer, history: History) 
                 tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(value).contiguous()
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"history": json.dumps(vars(history))})
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path to write to, which becomes ``path`` when the block ends: whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    yield temporary
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 @torch.no_grad()

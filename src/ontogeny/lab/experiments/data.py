@@ -89,7 +89,6 @@ def declare(*, given: bool, table: str, settings: Mapping[str, Setting], **rest:
         embeddings=modes,
         contrasts=tuple(contrast for corpus in ("", "B") for contrast in _contrasts(corpus)),
         single_checkpoint=False,
-        not_applicable={},
         rules=RULES,
         table=table,
         settings=dict(settings),

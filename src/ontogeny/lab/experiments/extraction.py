@@ -80,7 +80,6 @@ def declare(*, given: bool, table: str, settings: Mapping[str, Setting] | None =
         embeddings={"fresh": tuple(arm.name for arm in arms)},
         contrasts=tuple(contrasts),
         single_checkpoint=given and len(rest["setting"].donors) == 1,
-        not_applicable={},
         rules=RULES,
         table=table,
         settings=dict(settings or {}),

@@ -49,7 +49,6 @@ def declare(*, given: bool, table: str, **rest: Any) -> Experiment:
         embeddings=dict.fromkeys(MODES, tuple(ARMS)),
         contrasts=tuple(contrast for mode in MODES for contrast in _contrasts(mode)),
         single_checkpoint=given and len(rest["setting"].donors) == 1,
-        not_applicable={},
         rules=RULES,
         table=table,
         alignments=(),

@@ -134,7 +134,6 @@ def declare(*, given: bool, table: str, settings: Mapping[str, Setting] | None =
         embeddings=modes,
         contrasts=tuple(contrast for mode in modes for contrast in _contrasts(mode, modes[mode])),  # type: ignore[arg-type]
         single_checkpoint=given and len(rest["setting"].donors) == 1,
-        not_applicable={},
         rules=RULES,
         table=table,
         settings=dict(settings or {}),

@@ -9,13 +9,14 @@ from io import StringIO
 from typing import Any
 
 from ontogeny.canonical import digest
+from ontogeny.files import read_json
 from ontogeny.lab.conduct import evaluated_runs
 from ontogeny.lab.experiment import Arm, Experiment, Setting
 from ontogeny.lab.judge import AUDIT, ArmSummary, Assessment, ContrastSummary
 from ontogeny.lab.rates import START
 from ontogeny.lab.report.figures import unit_of
 from ontogeny.lab.statistics import Interval, Verdict
-from ontogeny.lab.store import Store, read_json
+from ontogeny.lab.store import Store
 
 REASONS = {
     "n": "fewer than 5 replicates",
