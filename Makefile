@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format findings clean
 
 .venv/core: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -27,5 +27,10 @@ format: .venv/dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+findings: .venv/core  ## docs/findings.md and README.md again, from docs/results
+	rm -rf ontogeny-findings
+	for file in docs/results/*.jsonl; do $(BIN)/ontogeny store import $$file --store ontogeny-findings || exit 1; done
+	for page in docs/findings.md README.md; do $(BIN)/ontogeny report --store ontogeny-findings --out $$page || exit 1; done
+
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis ontogeny-demo
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis ontogeny-demo ontogeny-findings

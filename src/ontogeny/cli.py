@@ -204,7 +204,7 @@ def status(
 
 @app.command()
 def report(store: Store, out: Out) -> None:
-    """Tables, figures and verdicts as one self-contained HTML page; figures and numbers beside it."""
+    """Tables, figures and verdicts as self-contained HTML, files beside it; or the blocks of a Markdown page."""
     from ontogeny.terminal.lab import write_report
 
     write_report(store, out)
@@ -236,11 +236,17 @@ def bench(
 
 
 @store_app.command("export")
-def store_export(store: Store, out: Out) -> None:
+def store_export(
+    store: Store,
+    out: Out,
+    experiment: Annotated[
+        str | None, typer.Option(help="only this experiment's declarations and their results")
+    ] = None,
+) -> None:
     """Write every declaration and result of a store as JSON lines."""
     from ontogeny.terminal.lab import export_store
 
-    export_store(store, out)
+    export_store(store, out, experiment)
 
 
 @store_app.command("import")

@@ -38,12 +38,12 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    values = [{"value": [i] * 20_000} for i in range(2)]
+    values = [{"value": [i] * 5_000} for i in range(2)]
     write_json(path, values[0])
     done = threading.Event()
 
     def rewrite() -> None:
-        for i in range(100):
+        for i in range(50):
             write_json(path, values[i % 2])
         done.set()
 

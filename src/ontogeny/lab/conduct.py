@@ -7,7 +7,8 @@ from functools import partial
 from itertools import combinations
 from typing import Any
 
-from ontogeny.lab.donors import DonorRecipe, audit_donor, train_donor
+from ontogeny.files import read_json
+from ontogeny.lab.donors import DonorRecipe, audit_donor, audit_folder, train_donor
 from ontogeny.lab.engines import Mapper
 from ontogeny.lab.experiment import Arm, Embeddings, Experiment, Rates, Run, Setting
 from ontogeny.lab.networks import Lab
@@ -150,6 +151,23 @@ def evaluated_runs(experiment: Experiment, store: Store) -> dict[Cell, list[Run]
         if rates and (not arm.after or (mode, arm.after) in found):
             found[mode, arm.name] = experiment.runs(mode, arm, rates, found.get((mode, arm.after), ()))
     return found
+
+
+def stored_results(experiment: Experiment, store: Store) -> list[dict[str, Any]]:
+    """Every result that an experiment has in a store: donors, overlaps, the rate searches, evaluated runs."""
+    paths = [
+        store.root / "donors" / folder / "result.json"
+        for setting in experiment.all_settings().values()
+        for donor in (*setting.donors, *setting.others)
+        for folder in (donor, audit_folder(donor, setting))
+    ]
+    paths += [store.result_path(task.id, 0) for task in overlap_tasks(experiment)]
+    if experiment.rates is None:
+        for mode, arm in tuned_cells(experiment):
+            tried = scores(experiment, store, mode, arm)
+            paths += [store.result_path(experiment.tuning_run(mode, arm, rates).id, 0) for rates in tried]
+    paths += [store.result_path(r.id, r.replicate) for cell in evaluated_runs(experiment, store).values() for r in cell]
+    return [read_json(path) for path in dict.fromkeys(paths) if path.exists()]
 
 
 def _fixed(experiment: Experiment) -> dict[Cell, Search]:

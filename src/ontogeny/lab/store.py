@@ -36,9 +36,13 @@ class Store:
         """Where one run lives."""
         return self.root / "runs" / run_id / f"replicate-{replicate}"
 
+    def result_path(self, run_id: str, replicate: int) -> Path:
+        """Where a finished run's result is."""
+        return self.run_directory(run_id, replicate) / "result.json"
+
     def result(self, run_id: str, replicate: int) -> dict[str, Any] | None:
         """A finished run's result, or None."""
-        path = self.run_directory(run_id, replicate) / "result.json"
+        path = self.result_path(run_id, replicate)
         return read_json(path) if path.exists() else None
 
     def results(self) -> list[dict[str, Any]]:

@@ -267,14 +267,22 @@ def show_claims(root: Path | None, by: str, *, as_json: bool) -> None:
     console().print(table("The ledger", columns, cells))
 
 
-def export_store(root: Path, out: Path) -> None:
-    """Every declaration and result as one JSON object a line."""
+def export_store(root: Path, out: Path, experiment: str | None = None) -> None:
+    """Every declaration and result as one JSON object a line; or one experiment's declarations and their results."""
     store = _existing(root)
+    declared = [(path, v) for path, v in store.experiments() if experiment in (None, v["name"])]
+    if experiment is not None and not declared:
+        names = ", ".join(sorted({v["name"] for _, v in store.experiments()}))
+        raise InputError(f"--experiment {experiment}: expected one that the store has, {names or 'none yet'}")
     check_writable(out)
-    lines: list[Mapping[str, Any]] = [
-        {"kind": "declaration", "file": p.name, "value": v} for p, v in store.experiments()
-    ]
-    lines += store.results()
+    lines: list[Mapping[str, Any]] = [{"kind": "declaration", "file": p.name, "value": v} for p, v in declared]
+    if experiment is None:
+        lines += store.results()
+    else:
+        from ontogeny.lab.conduct import stored_results
+
+        results = [result for _, v in declared for result in stored_results(from_json(v), store)]
+        lines += {canonical_json(result): result for result in results}.values()
     out.write_text("".join(canonical_json(line) + "\n" for line in lines))
     console().print(f"{out}: {len(lines)} lines", highlight=False)
 

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 from ontogeny.lab.experiment import Experiment
-from ontogeny.lab.report.figures import ARMS, GREY, Drawing, Figure, canvas, render, setting_line, styled
+from ontogeny.lab.report.figures import ARMS, GREY, Drawing, Figure, canvas, setting_line, styled
 from ontogeny.lab.report.tables import Table, show
 from ontogeny.lab.statistics import Attribution, Equivalence, Interval, VarianceComponents
 
@@ -18,8 +19,8 @@ def units_drawing(name: str, donors: Sequence[float], draws: Sequence[float], ex
     listed = [", ".join(f"{loss:.3f}" for loss in losses) for losses in (donors, draws)]
     alt = f"Losses on common streams, nats a token: donors {listed[0]}; random draws {listed[1]}."
     caption = "One point a donor, one a random draw."
-    drawn = donors_and_draws(donors, draws, experiment)
-    return render(drawn, f"{name}-donors-and-draws", alt, caption, INTERCHANGEABLE, "arms")
+    drawn = partial(donors_and_draws, donors, draws, experiment)
+    return Drawing(drawn, f"{name}-donors-and-draws", alt, caption, INTERCHANGEABLE, "arms")
 
 
 @styled
@@ -42,7 +43,9 @@ def attribution_drawing(name: str, found: Attribution, experiment: Experiment) -
     parts = {"total": found.total, "coherence": found.coherence} | dict(found.shapley)
     alt = "Attribution, nats: " + "; ".join(f"{key} {show(i, '±+.3f')}" for key, i in parts.items()) + "."
     caption = "Means and 95 % intervals, embeddings frozen; grey: the interactions behind the Shapley values."
-    return render(attribution(found, experiment), f"{name}-attribution", alt, caption, ATTRIBUTION, "attribution")
+    return Drawing(
+        partial(attribution, found, experiment), f"{name}-attribution", alt, caption, ATTRIBUTION, "attribution"
+    )
 
 
 @styled

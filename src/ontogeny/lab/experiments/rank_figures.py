@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from ontogeny.lab.report.figures import (
     Figure,
     canvas,
     label_ends,
-    render,
     setting_line,
     styled,
     width_of,
@@ -72,8 +72,8 @@ def width_drawings(name: str, assessment: Assessment, store: Store) -> tuple[Dra
         "donors' directions overlap (marks) beside what chance gives, k/d (dashed): constant at a fixed share of the "
         "width, falling at a fixed number of directions."
     )
-    drawn = width_figure(gaps, overlaps, assessment.experiment)
-    return (render(drawn, f"{name}-gap-by-width", alt, caption, numbers="gap-by-width"),)
+    drawn = partial(width_figure, gaps, overlaps, assessment.experiment)
+    return (Drawing(drawn, f"{name}-gap-by-width", alt, caption, numbers="gap-by-width"),)
 
 
 @styled

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,6 @@ from ontogeny.lab.report.figures import (
     canvas,
     label_ends,
     line_styles,
-    render,
     setting_line,
     signed,
     styled,
@@ -65,7 +65,9 @@ def _gap_drawing(name: str, assessment: Assessment, mode: str, found: FloorFit) 
         series = ", ".join(f"{gap} at {step}" for step, gap in zip(steps, chart, strict=True))
         alt += f" Published: {series}; in the text {said} at {at}. {_fits(of_chart)}."
         caption += " Published: one run an arm, its text and its chart; neither rates nor schedule are stated."
-    return render(gap_figure(assessment, mode, found, of_chart), f"{name}-gap-{mode}", alt, caption, numbers="floors")
+    return Drawing(
+        partial(gap_figure, assessment, mode, found, of_chart), f"{name}-gap-{mode}", alt, caption, numbers="floors"
+    )
 
 
 def _listed(assessment: Assessment, mode: str) -> str:
@@ -171,7 +173,9 @@ def _horizons_drawing(name: str, assessment: Assessment, mode: str) -> Drawing:
     )
     alt = f"Cooled test loss by horizon, embeddings {mode}, nats a token: {told}."
     caption = f"Test loss at the end of every cool-down, embeddings {mode}; bands are 95 % t intervals over replicates."
-    return render(horizons_figure(assessment, mode), f"{name}-horizons-{mode}", alt, caption, numbers="horizons")
+    return Drawing(
+        partial(horizons_figure, assessment, mode), f"{name}-horizons-{mode}", alt, caption, numbers="horizons"
+    )
 
 
 @styled
@@ -219,7 +223,7 @@ def _rescue_drawing(name: str, assessment: Assessment) -> Drawing:
         "What the trained random arm comes to when it goes on as it is, with its directions freed, ten times as fast, "
         "or from a projected dense optimum; the donor goes on for as long. Dashed: the gap before."
     )
-    return render(rescue_figure(assessment), f"{name}-rescues", alt, caption, numbers="contrasts")
+    return Drawing(partial(rescue_figure, assessment), f"{name}-rescues", alt, caption, numbers="contrasts")
 
 
 @styled

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,6 @@ from ontogeny.lab.report.figures import (
     Figure,
     arm_style,
     canvas,
-    render,
     setting_line,
     styled,
 )
@@ -85,8 +85,8 @@ def gap_drawings(name: str, assessment: Assessment, curve: ValueCurve | None) ->
         "replicates (primary contrasts carry wider, simultaneous ones in the table). Below: random − magnitude as "
         "published in two places, SmolLM2-135M, 500 steps, one run an arm."
     )
-    drawn = gap_figure(gaps, curve, series, assessment.experiment)
-    return (render(drawn, f"{name}-gap-by-sparsity", alt, caption, numbers="gap-by-sparsity"),)
+    drawn = partial(gap_figure, gaps, curve, series, assessment.experiment)
+    return (Drawing(drawn, f"{name}-gap-by-sparsity", alt, caption, numbers="gap-by-sparsity"),)
 
 
 def _told(curve: ValueCurve | None) -> str:

@@ -1,4 +1,4 @@
-"""How every figure looks: one canvas, one style, an arm's marks, its title; ``render`` makes SVG and PNG of it.
+"""How every figure looks: one canvas, one style, an arm's marks, its title; a ``Drawing`` is SVG and PNG of it.
 
 Colours are Okabe & Ito's (2008), told apart by colour-blind readers; every kind of arm keeps its colour and marker
 throughout. The same numbers always give the same bytes. Experiments draw their own figures with these.
@@ -11,7 +11,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import cached_property, wraps
 from io import BytesIO, StringIO
 from typing import Any, ParamSpec
 
@@ -59,18 +59,47 @@ WITHOUT_SIZE = ("dense", "mimetic", "donor-body", "random-body")  # constraints 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A rendered figure: file name stem, alternative text, caption, SVG markup for inlining, and PNG bytes.
+    """A figure with its file name stem, alternative text and caption; drawn and rendered when first asked for.
 
     ``part``: the heading of the page it stands under, "" for the main figures. ``numbers``: the table it draws.
     """
 
+    draw: Callable[[], Figure]
     name: str
     alt: str
     caption: str
-    svg: str
-    png: bytes
     part: str = ""
     numbers: str = ""
+
+    @property
+    def svg(self) -> str:
+        """Markup for inlining; ids are made unique by the figure's name."""
+        return self._rendered[0]
+
+    @property
+    def png(self) -> bytes:
+        """200 dots an inch."""
+        return self._rendered[1]
+
+    @cached_property
+    def _rendered(self) -> tuple[str, bytes]:
+        import matplotlib as mpl
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+        text, image, figure = StringIO(), BytesIO(), self.draw()
+        with mpl.rc_context(STYLE):
+            figure.get_layout_engine().execute(figure)
+            figure.set_layout_engine("none")  # laid out once; the canvases draw once each, savefig draws twice
+            FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None, "Title": self.alt})
+            figure.set_dpi(200)
+            FigureCanvasAgg(figure).print_png(image, metadata={"Software": None, "Description": self.alt})
+        svg = text.getvalue()
+        svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+        prefix = re.sub(r"\W", "-", self.name)
+        svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
+        svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(self.alt)}" ', 1)
+        return svg, image.getvalue()
 
 
 @dataclass(frozen=True)
@@ -112,27 +141,6 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
             return draw(*args, **kwargs)
 
     return inner
-
-
-def render(figure: Figure, name: str, alt: str, caption: str, part: str = "", numbers: str = "") -> Drawing:
-    """SVG and PNG (200 dots an inch) of a figure, without dates; ids are made unique by the figure's name."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
-    text, image = StringIO(), BytesIO()
-    with mpl.rc_context(STYLE):
-        figure.get_layout_engine().execute(figure)
-        figure.set_layout_engine("none")  # laid out once; the canvases draw once each, where savefig draws twice
-        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None, "Title": alt})
-        figure.set_dpi(200)
-        FigureCanvasAgg(figure).print_png(image, metadata={"Software": None, "Description": alt})
-    svg = text.getvalue()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    prefix = re.sub(r"\W", "-", name)
-    svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
-    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(alt)}" ', 1)
-    return Drawing(name, alt, caption, svg, image.getvalue(), part, numbers)
 
 
 def blank(title: str, subtitle: str, height: float) -> Figure:

@@ -3,12 +3,13 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ontogeny.lab.experiment import Experiment
-from ontogeny.lab.report.figures import Drawing, Figure, canvas, render, setting_line, signed, styled
+from ontogeny.lab.report.figures import Drawing, Figure, canvas, setting_line, signed, styled
 from ontogeny.lab.report.tables import Table
 
 PART = "Overlaps of the donors' subspaces"
@@ -34,7 +35,9 @@ def _drawing(name: str, pairs: Sequence[Mapping[str, Any]], experiment: Experime
     )
     alt = f"Heat map of donors' subspace overlap, {ALIGNMENTS[align]}; overlap against chance: {told}."
     caption = f"How far donors' subspaces agree, {ALIGNMENTS[align]}: standard deviations above chance."
-    return render(overlap_map(pairs, experiment), f"{name}-overlap-{align}", alt, caption, PART, "overlap-sites")
+    return Drawing(
+        partial(overlap_map, pairs, experiment), f"{name}-overlap-{align}", alt, caption, PART, "overlap-sites"
+    )
 
 
 @styled

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,6 @@ from ontogeny.lab.report.figures import (
     label_ends,
     legend_columns,
     line_styles,
-    render,
     setting_line,
     styled,
     unit_of,
@@ -172,7 +172,7 @@ def _curves(name: str, assessment: Assessment, mode: str) -> Drawing:
         f"Test {measure.key} by step, arms of the primary contrasts, embeddings {mode}; bands are 95 % t intervals "
         f"over replicates. Step 0 left out. {lines}."
     )
-    return render(curves(assessment, mode), f"{name}-curves-{mode}", alt, caption, numbers="curves")
+    return Drawing(partial(curves, assessment, mode), f"{name}-curves-{mode}", alt, caption, numbers="curves")
 
 
 @styled
@@ -276,7 +276,9 @@ def _forest(name: str, assessment: Assessment, mode: str, published: Published) 
         )
         alt += f" Published: {values}."
         caption += " Published gaps were measured at another scale and in another setting."
-    return render(forest(assessment, mode, published), f"{name}-gaps-{mode}", alt, caption, numbers="contrasts")
+    return Drawing(
+        partial(forest, assessment, mode, published), f"{name}-gaps-{mode}", alt, caption, numbers="contrasts"
+    )
 
 
 def _tuned_panels(assessment: Assessment, mode: str) -> list[Panel]:
@@ -337,4 +339,4 @@ def _rates(name: str, assessment: Assessment, mode: str) -> Drawing:
     chosen = "; ".join(f"{arm.arm} body {arm.rates.body:g}, rest {arm.rates.rest:g}" for arm in arms if arm.rates)
     alt = f"Tuning {measure.key} by learning rate, embeddings {mode}. Chosen: {chosen}."
     caption = f"Tuning {measure.key} by rate, embeddings {mode}, the other rate as chosen; dotted: the grid's edges."
-    return render(rates(assessment, mode), f"{name}-rates-{mode}", alt, caption, RATES_PART, "rates")
+    return Drawing(partial(rates, assessment, mode), f"{name}-rates-{mode}", alt, caption, RATES_PART, "rates")

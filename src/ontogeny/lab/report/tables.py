@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -178,6 +179,11 @@ def reason(verdict: Verdict) -> str:
 def in_words(why: str) -> str:
     """A reason with its codes in words: ``straddles; 27 replicates would decide``."""
     return "; ".join(REASONS.get(part, part) for part in why.split("; "))
+
+
+def true_minus(text: str) -> str:
+    """A text with minus signs before its numbers, where it had hyphens."""
+    return re.sub(r"(?<=[\s\[])-(?=\d)", "−", text)
 
 
 def arms(assessment: Assessment) -> Table:

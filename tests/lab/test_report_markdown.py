@@ -1,0 +1,112 @@
+"""Markdown blocks: filled from a store, the author's words untouched, and the repository's own pages up to date."""
+
+from pathlib import Path
+
+import pytest
+from command_line import command, refused
+from reported import conduct, declared
+
+from ontogeny.lab.findings import store_findings
+from ontogeny.lab.judge import assess
+from ontogeny.lab.report.figures import Drawing
+from ontogeny.lab.report.markdown import fill
+from ontogeny.lab.report.sections import read_sections
+from ontogeny.lab.store import Store, open_store
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = sorted((ROOT / "docs" / "results").glob("*.jsonl"))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A finished convergence at laptop scale."""
+    store = open_store(tmp_path_factory.mktemp("markdown") / "store")
+    conduct(declared(), store)
+    return store
+
+
+def filled(what: str, store: Store) -> str:
+    """What one block comes to."""
+    sections = [section for group in read_sections(store).values() for section in group]
+    page, _ = fill(f"<!-- ontogeny: {what} -->\nold\n<!-- ontogeny end -->", sections, store_findings(store), "files")
+    return page.split("\n", 1)[1].rsplit("\n", 1)[0]
+
+
+def test_a_new_page_has_a_block_for_everything(store: Store, tmp_path: Path) -> None:
+    out = tmp_path / "findings.md"
+    assert command("report", "--store", store.root, "--out", out).status == 0
+    text = out.read_text()
+    kinds = ("verdicts", "findings convergence", "figure convergence", "gaps convergence")
+    assert all(f"<!-- ontogeny: {kind} -->" in text for kind in kinds)
+    figures = list((tmp_path / "findings-files").iterdir())
+    assert [path.suffix for path in figures] == [".png"]
+    assert f"](findings-files/{figures[0].name})" in text
+
+
+def test_a_page_of_ones_own_keeps_its_words(store: Store, tmp_path: Path) -> None:
+    out = tmp_path / "page.md"
+    out.write_text("Mine, -1 and all.\n\n<!-- ontogeny: summary -->\nstale 0.123\n<!-- ontogeny end -->\n\nMine too.\n")
+    assert command("report", "--store", store.root, "--out", out).status == 0
+    first = out.read_text()
+    assert first.startswith("Mine, -1 and all.\n\n<!--")
+    assert first.endswith("-->\n\nMine too.\n")
+    assert "stale" not in first
+    assert command("report", "--store", store.root, "--out", out).status == 0
+    assert out.read_text() == first
+
+
+def test_numbers_are_the_assessments(store: Store) -> None:
+    section = next(iter(read_sections(store).values()))[0]
+    summary = next(
+        c for c in assess(section.experiment, store).contrasts if c.contrast.name == "dense − donor (frozen)"
+    )
+    assert summary.interval is not None
+    row = next(line for line in filled("gaps convergence", store).splitlines() if "dense − donor (frozen)" in line)
+    low, high = (f"{value:+.3f}".replace("-", "−") for value in (summary.interval.low, summary.interval.high))
+    assert f"[{low}, {high}] {summary.verdict.word}" in row
+    verdicts, short, listed = (filled(what, store) for what in ("verdicts", "summary", "findings convergence"))
+    for claim, finding in store_findings(store).items():
+        answered = finding["verdict"] != "not run"
+        assert (f"{claim}:" in verdicts) is answered
+        assert (f"{claim}:" in short) is answered
+        assert f"{claim}.**" in listed
+
+
+def test_a_figure_by_the_end_of_its_name(store: Store) -> None:
+    assert "-curves-frozen.png)" in filled("figure convergence curves-frozen", store)
+
+
+def test_figures_that_no_block_shows_are_not_rendered(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Drawing, "_rendered", property(lambda self: pytest.fail("rendered")))
+    assert filled("findings convergence", store)
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ("", "expected one of verdicts, summary, findings EXPERIMENT"),
+        ("findings", "expected one of"),
+        ("verdicts convergence", "expected one of"),
+        ("nonsense convergence", "expected one of"),
+        ("findings sparsity", "expected sparsity in the store, found none"),
+        ("figure convergence nowhere", "no figure's name ends so"),
+    ],
+)
+def test_blocks_that_nothing_fills(store: Store, tmp_path: Path, what: str, expected: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"<!-- ontogeny: {what} -->\nkept\n<!-- ontogeny end -->\n")
+    assert expected in refused("report", "--store", store.root, "--out", page)
+    assert "kept" in page.read_text()
+
+
+def test_the_repositorys_pages_are_what_its_results_give(tmp_path: Path) -> None:
+    for file in RESULTS:
+        assert command("store", "import", file, "--store", tmp_path).status == 0
+    store = open_store(tmp_path)
+    sections = [section for group in read_sections(store).values() for section in group]
+    findings = store_findings(store)
+    for page in (ROOT / "README.md", ROOT / "docs" / "findings.md"):
+        text = page.read_text(encoding="utf-8")
+        again, figures = fill(text, sections, findings, f"{page.stem}-files")
+        assert again == text, f"{page.name} is not what docs/results give: run make findings"
+        assert all((page.parent / f"{page.stem}-files" / name).exists() for name in figures)
