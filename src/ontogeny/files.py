@@ -14,7 +14,6 @@ from ontogeny.errors import InputError
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path to write to, which becomes ``path`` when the block ends: complete and on disk, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
@@ -26,7 +25,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Canonical JSON, whole or not at all."""
+    """Canonical JSON, whole or not at all; folders on the way are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(canonical_json(value))
 

@@ -29,12 +29,12 @@ def same(a: Gene, b: Gene) -> bool:
 def test_round_trip(dtype: torch.dtype | None, tmp_path: Path) -> None:
     before = tiny_masks() if dtype is None else tiny_subspaces(dtype)
     save(before, tmp_path / "g", dtype or torch.float32)
-    after = load(tmp_path / "g")
+    after = load(str(tmp_path / "g"))
     assert dict(after.genes).keys() == dict(before.genes).keys()
     assert all(same(after.genes[site], gene) for site, gene in before.genes.items())
     assert {k: after.provenance[k] for k in PROVENANCE} == PROVENANCE
     assert after.provenance["versions"]["torch"] == torch.__version__
-    save(after, tmp_path / "again", dtype or torch.float32)
+    save(after, str(tmp_path / "again"), dtype or torch.float32)
     assert (tmp_path / "again").read_bytes() == (tmp_path / "g").read_bytes()
 
 

@@ -56,11 +56,12 @@ class Genome:
     provenance: Mapping[str, Any]
 
 
-def save(genome: Genome, path: Path, dtype: torch.dtype = torch.float32) -> None:
+def save(genome: Genome, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
     """Write a genome file: one safetensors file, one metadata key (docs/genome-file-format.md). Atomic.
 
     ``dtype`` is the storage type of subspaces; masks are packed to bits.
     """
+    path = Path(path)
     tensors: dict[str, Tensor] = {}
     sites: dict[str, Any] = {}
     certificates = genome.provenance.get("certificates", {})
@@ -101,11 +102,12 @@ def kind(genome: Genome) -> str:
     return kinds.pop()
 
 
-def load(path: Path) -> Genome:
+def load(path: str | Path) -> Genome:
     """Read a genome file, checking every shape, rank, dtype, finiteness and orthonormality against its header.
 
     Raises GenomeError, which names the file and the tensor. One tensor beyond the genome is in memory at a time.
     """
+    path = Path(path)
     _check_header_size(path, path)
     try:
         with safe_open(path, "pt", backend="pread") as file:

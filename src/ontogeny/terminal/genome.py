@@ -100,7 +100,8 @@ def _inspect_genome(genome: Genome, path: str, *, as_json: bool) -> None:
         return
     shown = console()
     source = genome.provenance["source"]
-    shown.print(f"{path}: {len(sites)} sites of {source.get('id', 'an unknown source')}, {genome.provenance['recipe']}")
+    recipe = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in genome.provenance["recipe"].items())
+    shown.print(f"{path}: {len(sites)} sites of {source.get('id', 'an unknown source')}, {recipe}")
     for file, sha in source.get("files", {}).items():
         shown.print(f"  {file} sha256 {sha}", highlight=False)
     rows = []

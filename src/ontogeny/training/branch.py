@@ -105,6 +105,7 @@ def train_branched(
 def _fork(trunk: Path, branch: Path) -> None:
     """Start a branch from the trunk's state, unless it has started."""
     if not branch.exists():
+        branch.parent.mkdir(parents=True, exist_ok=True)
         with replacing(branch) as temporary:
             shutil.copyfile(trunk, temporary)
 

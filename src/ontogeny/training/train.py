@@ -215,6 +215,7 @@ def _save(path: Path, model: nn.Module, optimizer: Optimizer, history: History) 
             tensors[f"parameter/{name}"] = parameter.detach().contiguous()
             for key, value in optimizer.state[parameter].items():
                 tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(value).contiguous()
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"history": json.dumps(vars(history))})
 
