@@ -9,7 +9,7 @@ from reported import Page, check_stands_alone, conduct, csv_of, declared, outlin
 
 from ontogeny.canonical import plain
 from ontogeny.lab.experiment import Arm, Run
-from ontogeny.lab.experiments import EXPERIMENTS, rank, sparsity
+from ontogeny.lab.experiments import EXPERIMENTS, crossmodal, extraction, rank, sparsity
 from ontogeny.lab.judge import assess
 from ontogeny.lab.report.page import write_report
 from ontogeny.lab.report.tables import show
@@ -136,6 +136,25 @@ def test_the_gap_by_width_stands_beside_the_overlap(several: Several) -> None:
 def test_published_numbers_are_the_ledgers() -> None:
     gaps = sparsity.PUBLISHED["uniform 90% − magnitude 90% (fresh)"]
     assert gaps == ((0.76, "A, sweep"), (0.73, "A, chart"), (0.42, "C"))
+    vision = [round(gap, 3) for gap, _ in crossmodal.PUBLISHED["mask-random − magnitude (fresh)"]]
+    assert vision == [0.025, 0.025, 0.023, 0.019, 0.032]
+    by_donor = crossmodal.published_by_donor()
+    assert list(by_donor["mask (A, chart)"].values()) == [2.0, 1.8, 3.2, 1.4]
+    assert by_donor["mask (A, text)"] == {"SmolLM2-135M": 2.5}
+    by_method = extraction.published_gaps()
+    assert list(by_method["subspace (A)"].values()) == [0.66, 0.17, 0.09, 0.05]
+    assert list(by_method["magnitude mask (A)"].values()) == [0.73, -0.07, 0.15, -0.53]
+    assert by_method["magnitude mask (C)"] == {"SmolLM2-135M": 0.42}
+
+
+def test_the_gap_by_size_is_that_of_every_width(tmp_path: Path) -> None:
+    store, experiment = open_store(tmp_path / "store"), outlined("extraction", "laptop")
+    conduct(experiment, store, worth=lambda arm: 0.1 * arm.name.startswith("svd"))
+    rows = csv_of(write_report(store, tmp_path / "r.html"), "-gap-by-size.csv")
+    assert [(row["gap of"].split(",")[0], row["width"]) for row in rows] == [
+        (what, width) for what in ("random − svd", "mask-random − magnitude") for width in ("64", "96")
+    ]
+    assert [float(row["gap, nats [95 %]"]) for row in rows] == pytest.approx([0.1, 0.1, 0, 0], abs=0.02)
 
 
 def test_a_users_own_experiment_comes_last_and_has_a_page(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ random controls, beside what a user would do instead: every weight free, with au
 initialisation, or the donor's own layers, frozen. Gaps are in test error: positive favours the structure.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,10 +14,14 @@ import numpy as np
 
 from ontogeny.lab.answers import Answer, answer_of, find_contrast
 from ontogeny.lab.answers import findings as answers_to_findings
+from ontogeny.lab.claims import load_claims
 from ontogeny.lab.experiment import ERROR, Arm, Contrast, Experiment, Setting
 from ontogeny.lab.experiments.arms import PRIMARY
 from ontogeny.lab.experiments.widths import width_of, width_variants
+from ontogeny.lab.experiments.widths_figures import Measured, gaps_by_width, size_drawing, size_table
 from ontogeny.lab.judge import Assessment, ContrastSummary, judge_derived
+from ontogeny.lab.report.figures import Drawing
+from ontogeny.lab.report.tables import Table
 from ontogeny.lab.scales import Scale, Variant, published
 from ontogeny.lab.statistics import Verdict, describe, paired_interval
 from ontogeny.lab.store import Store
@@ -178,6 +183,42 @@ def by_width(assessment: Assessment) -> dict[int, ContrastSummary]:
             if contrast and contrast.interval and contrast.interval.n == experiment.replicates:
                 found[width_of(setting)] = contrast
     return dict(sorted(found.items()))
+
+
+def published_gaps() -> tuple[tuple[float, str], ...]:
+    """Donor's over random mask's accuracy as a share of images, from the text of claim E3."""
+    text = next(claim.published for claim in load_claims() if claim.id == "E3")
+    pairs = re.findall(r"(\d\d\.\d)(?: v |/)(\d\d\.\d)", text)
+    first, *seeds, last = [(float(donor) - float(random)) / 100 for donor, random in pairs]
+    return ((first, "A"), (last, "C, 1000 steps"), *((gap, "A, each of three seeds") for gap in seeds))
+
+
+def published_by_donor() -> dict[str, dict[str, float]]:
+    """Points over the random mask by checkpoint, from the text of claim E4: the chart's, and what else is said."""
+    text = next(claim.published for claim in load_claims() if claim.id == "E4")
+    donors = re.findall(r"([\w.]+-[\d.]+[MB]) \+([\d.]+\d)", text)
+    said = re.findall(r"([\w.]+-[\d.]+[MB]) \+[\d.]+\d \(A, chart\) or \+([\d.]+\d) \(A\)", text)
+    return {
+        "mask (A, chart)": {donor: float(gap) for donor, gap in donors},
+        "mask (A, text)": {donor: float(gap) for donor, gap in said},
+    }
+
+
+PUBLISHED = {"mask-random − magnitude (fresh)": published_gaps()}
+
+
+def _measured(assessment: Assessment) -> Measured:
+    return gaps_by_width({"mask-random − magnitude": by_width(assessment)}, assessment.experiment)
+
+
+def figures(name: str, assessment: Assessment, store: Store) -> tuple[Drawing, ...]:
+    """The mask's gap by size of the donor, beside those published."""
+    return size_drawing(name, _measured(assessment), published_by_donor(), assessment.experiment)
+
+
+def tables(assessment: Assessment, store: Store) -> tuple[Table, ...]:
+    """The same as numbers."""
+    return (size_table(_measured(assessment), assessment.experiment),)
 
 
 def _grows(assessment: Assessment) -> Answer:

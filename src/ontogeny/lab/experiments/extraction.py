@@ -5,16 +5,21 @@ of growing width. Cores started from the donor's values ask what those add; read
 Arms are named by kind and width: "svd d96", "random d96", "magnitude d96", "mask-random d96".
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from ontogeny.lab.answers import Answer, answer_of, find_contrast, measured, opposite
 from ontogeny.lab.answers import findings as answers_to_findings
+from ontogeny.lab.claims import load_claims
 from ontogeny.lab.experiment import Arm, Contrast, Experiment, Setting
 from ontogeny.lab.experiments.arms import OTHERS
 from ontogeny.lab.experiments.widths import declared_widths, width_variants
+from ontogeny.lab.experiments.widths_figures import Measured, gaps_by_width, size_drawing, size_table
 from ontogeny.lab.judge import Assessment
+from ontogeny.lab.report.figures import Drawing
+from ontogeny.lab.report.tables import Table
 from ontogeny.lab.scales import Scale, Variant, published
 from ontogeny.lab.statistics import Verdict
 from ontogeny.lab.store import Store
@@ -36,6 +41,7 @@ DONORS = (  # published: the family of growing width
 )
 SCALES = {"paper": published(DONORS[0], steps=500, evaluate_at=(50, 100, 200, 300, 400, 500))}
 FULL_WIDTHS = WIDTHS | {"laptop": (64, 96, 128)}
+NUMBER = r"[+-]\d+\.\d+"
 VALUES = ("values-kept", "values-flipped", "values-permuted")
 HALVES = tuple(reading for reading in READINGS if reading != "full")
 
@@ -160,8 +166,47 @@ def findings(assessment: Assessment, store: Store) -> dict[str, dict[str, str]]:
     return answers_to_findings(assessment.experiment, answers)
 
 
+def published_gaps() -> dict[str, dict[str, float]]:
+    """Both sources' gaps by method, from the text of claim E5."""
+    text = next(claim.published for claim in load_claims() if claim.id == "E5").replace("−", "-")
+    chart, _, table = text.partition(" C: ")
+    pairs = re.findall(rf"([\w.-]+) ({NUMBER})/({NUMBER})", chart)
+    again = re.findall(rf"(\w+) magnitude ({NUMBER})", table)
+    return {
+        "subspace (A)": {donor: float(svd) for donor, _, svd in pairs},
+        "magnitude mask (A)": {donor: float(mask) for donor, mask, _ in pairs},
+        "magnitude mask (C)": {f"SmolLM2-{size}": float(gap) for size, gap in again},
+    }
+
+
+def _by_width(assessment: Assessment) -> Measured:
+    """Every method's gap at every width."""
+    experiment = assessment.experiment
+    widths = declared_widths(experiment.setting, experiment.settings).values()
+    methods = {
+        "random − svd, k² values": "svd",
+        "mask-random − magnitude, k² values": "magnitude",
+        "mask-random − magnitude, equal density": "magnitude-density",
+    }
+    found = {
+        what: {width: c for width in widths if (c := find_contrast(assessment, _gap(kind, width)))}
+        for what, kind in methods.items()
+    }
+    return gaps_by_width(found, experiment)
+
+
+def figures(name: str, assessment: Assessment, store: Store) -> tuple[Drawing, ...]:
+    """Both methods' gaps by size of the donor, beside those published."""
+    return size_drawing(name, _by_width(assessment), published_gaps(), assessment.experiment)
+
+
+def tables(assessment: Assessment, store: Store) -> tuple[Table, ...]:
+    """The same as numbers."""
+    return (size_table(_by_width(assessment), assessment.experiment),)
+
+
 def _gap(kind: str, width: int) -> str:
-    control = {"svd": "random", "magnitude": "mask-random"}.get(kind, kind.replace("svd", "random"))
+    control = kind.replace("svd", "random").replace("magnitude", "mask-random")
     return f"{control} d{width} − {kind} d{width} (fresh)"
 
 
