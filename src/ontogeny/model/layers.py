@@ -44,10 +44,14 @@ class SubspaceLinear(Constrained):
 
     A core given as a vector (k,) is the diagonal of C, and the rest of C stays zero.
     The product U C Vᵀ is never formed; U and V are buffers, so no gradient for them is ever computed.
+    Where ``alive`` is set (``model/prune.py``), the i-th pair of directions is used only if alive[i].
     """
 
     U: Float[Tensor, "d_out k"]
     V: Float[Tensor, "d_in k"]
+    alive: Bool[Tensor, " k"] | None
+    lived: Bool[Tensor, "rounds k"] | None  # what development keeps (``training/develop.py``)
+    score: Float[Tensor, "*core"] | None
 
     def __init__(
         self,
@@ -59,17 +63,31 @@ class SubspaceLinear(Constrained):
         super().__init__()
         self.register_buffer("U", _by_column(U))
         self.register_buffer("V", _by_column(V))
+        for name in ("alive", "lived", "score"):
+            self.register_buffer(name, None)
         self.core = nn.Parameter(core.contiguous())
         self.bias = None if bias is None else nn.Parameter(bias.clone())
 
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
-        z = F.linear(x, self.V.T)
+        z = self._living(F.linear(x, self.V.T))
         z = F.linear(z, self.core) if self.core.ndim == 2 else z * self.core
-        return F.linear(z, self.U, self.bias)
+        return F.linear(self._living(z), self.U, self.bias)
+
+    def _living(self, z: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
+        """Zero along dead directions, on both sides of the core: its dead entries have no effect and no gradient."""
+        return z if self.alive is None else z * self.alive
 
     @property
     def core_matrix(self) -> Float[Tensor, "k k"]:
-        return self.core if self.core.ndim == 2 else self.core.diag()
+        core = self.core if self.core.ndim == 2 else self.core.diag()
+        return core if self.alive is None else core * self.alive * self.alive[:, None]
+
+    @property
+    def dead(self) -> Bool[Tensor, "*core"] | None:
+        """Which entries of the core are of no use; None while every direction lives."""
+        if self.alive is None:
+            return None
+        return ~self.alive if self.core.ndim == 1 else ~(self.alive & self.alive[:, None])
 
     @property
     def weight(self) -> Float[Tensor, "d_out d_in"]:
@@ -219,14 +237,18 @@ def _by_column(Q: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:
 def enforce_masks(model: nn.Module, optimizer: Optimizer) -> RemovableHandle:
     """After every step of ``optimizer``, dead weights and every optimiser state of theirs are exactly zero.
 
-    Works for any optimiser, momentum and weight decay included: what a step revives is zeroed before anyone reads it.
+    Weights outside a mask are dead, and cores' entries along dead directions. Works for any optimiser, momentum and
+    weight decay included: what a step revives is zeroed before anyone reads it.
     """
-    masked = [module for module in model.modules() if isinstance(module, MaskedLinear)]
+    layers = [module for module in model.modules() if isinstance(module, MaskedLinear | SubspaceLinear)]
 
     @torch.no_grad()
     def clean(optimizer: Optimizer, *_: Any) -> None:
-        for layer in masked:
-            weight, dead = layer.kept, ~layer.keep  # read here: the model may have moved to another device
+        for layer in layers:
+            # Read here: the model may have moved to another device.
+            weight, dead = (layer.kept, ~layer.keep) if isinstance(layer, MaskedLinear) else (layer.core, layer.dead)
+            if dead is None:
+                continue
             weight.masked_fill_(dead, 0)
             for state in optimizer.state.get(weight, {}).values():
                 if torch.is_tensor(state) and state.shape == weight.shape:

@@ -25,6 +25,7 @@ from ontogeny.errors import Interrupted
 from ontogeny.files import replacing
 from ontogeny.model.constrain import body_parameters
 from ontogeny.model.layers import enforce_masks
+from ontogeny.model.prune import development_state
 
 BatchFunction = Callable[[int], Tensor | Mapping[str, Tensor] | tuple[Tensor, ...]]  # the batch of a step, from 0
 LossFunction = Callable[[nn.Module, Any], Tensor]  # the scalar to minimise, of a model and a batch
@@ -208,8 +209,8 @@ def _graceful() -> Iterator[list[int]]:
 
 
 def _save(path: Path, model: nn.Module, optimizer: Optimizer, history: History) -> None:
-    """Trainable parameters, optimiser state and history in one safetensors file, replaced atomically."""
-    tensors: dict[str, Tensor] = {}
+    """Trainable parameters, what lives, optimiser state and history in one safetensors file, replaced atomically."""
+    tensors = {f"state/{name}": buffer.contiguous() for name, buffer in development_state(model)}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             tensors[f"parameter/{name}"] = parameter.detach().contiguous()
@@ -231,4 +232,6 @@ def _load(path: Path, model: nn.Module, optimizer: Optimizer) -> History:
             names = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118  (safe_open is no mapping)
             state = {key.removeprefix(prefix): file.get_tensor(key) for key in names}
             optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
+        for name, buffer in development_state(model):
+            buffer.copy_(file.get_tensor(f"state/{name}"))
         return History(**json.loads(file.metadata()["history"]))
