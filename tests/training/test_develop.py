@@ -44,8 +44,8 @@ def network(genome: Genome) -> nn.Module:
 
 
 def run(model: nn.Module, development: DevelopConfig = ROUNDS, **options: Any) -> Development:
-    options = {"evaluate": evaluate, "seed": 1, "config": CONFIG} | options
-    return develop(model, batches, development=development, **options)
+    chosen: dict[str, Any] = {"evaluate": evaluate, "seed": 1, "config": CONFIG} | options
+    return develop(model, batches, development=development, **chosen)
 
 
 @pytest.mark.parametrize("score", SCORES)
