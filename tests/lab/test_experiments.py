@@ -21,7 +21,7 @@ from ontogeny.lab.store import open_store
 from ontogeny.streams import numpy_stream
 
 TABLES = [(name, table) for name in EXPERIMENTS for table in ("primary", "full")]
-PUBLISHED = ("sparsity", "extraction", "reachability", "rank", "crossmodal", "profile", "data")
+PUBLISHED = ("sparsity", "extraction", "reachability", "rank", "crossmodal", "profile", "data", "development")
 
 
 def declared(name: str, table: str = "primary", scale: str = "laptop") -> Experiment:
@@ -205,13 +205,16 @@ def test_two_corpora_or_the_embedded_ones(tmp_path: Path) -> None:
     assert firsts == [1, 1 + preset.donors], "no two donors share an initialisation"
 
 
-@pytest.mark.parametrize("name", ["sparsity", "extraction", "rank", "crossmodal", "profile", "data"])
+FURTHER = {"crossmodal": ["test_images=20"], "development": ["steps=12", "evaluate_at=12"]}
+
+
+@pytest.mark.parametrize("name", ["sparsity", "extraction", "rank", "crossmodal", "profile", "data", "development"])
 def test_a_real_run(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every arm builds, trains and is judged; a second call trains nothing."""
     from ontogeny.terminal.lab import run_experiment
 
     texts = [str(smoke.write_text(tmp_path / f"{part}.jsonl", seed=part)) for part in range(2 if name == "data" else 1)]
-    settings = [*smoke.SETTINGS, *(["test_images=20"] if name == "crossmodal" else [])]
+    settings = [*smoke.SETTINGS, *FURTHER.get(name, [])]
     for _ in range(2):
         run_experiment(name, "smoke", tmp_path / "store", settings, text=texts, engine="local")
         told = capsys.readouterr().out

@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from ontogeny.files import read_json
+from ontogeny.lab.comparisons import Comparison, compare_networks
 from ontogeny.lab.donors import DonorRecipe, audit_donor, audit_folder, train_donor
 from ontogeny.lab.engines import Mapper
 from ontogeny.lab.experiment import Arm, Embeddings, Experiment, Rates, Run, Setting
@@ -45,6 +46,8 @@ def conduct(plan: Plan, mapper: Mapper, report: Report = lambda phase, done, tot
         phase = [r for r in runs.values() if bool(r.parent) is later]
         if phase or not later:
             _all(mapper, partial(run, lab=lab), phase, partial(report, "continued runs" if later else "runs"))
+    if pairs := comparisons(experiment, lab.store):
+        _all(mapper, partial(compare_networks, lab=lab), pairs, partial(report, "comparisons"))
 
 
 def audits(experiment: Experiment) -> list[tuple[str, Setting]]:
@@ -153,6 +156,16 @@ def evaluated_runs(experiment: Experiment, store: Store) -> dict[Cell, list[Run]
     return found
 
 
+def comparisons(experiment: Experiment, store: Store) -> list[Comparison]:
+    """Every two networks of a group of twins, once their rates are known."""
+    cells = evaluated_runs(experiment, store)
+    found = []
+    for group in experiment.twins:
+        runs = [run for (_, name), cell in cells.items() if name in group for run in cell]
+        found += [Comparison(one, other) for one, other in combinations(runs, 2)]
+    return found
+
+
 def stored_results(experiment: Experiment, store: Store) -> list[dict[str, Any]]:
     """Every result that an experiment has in a store: donors, overlaps, the rate searches, evaluated runs."""
     paths = [
@@ -167,6 +180,7 @@ def stored_results(experiment: Experiment, store: Store) -> list[dict[str, Any]]
             tried = scores(experiment, store, mode, arm)
             paths += [store.result_path(experiment.tuning_run(mode, arm, rates).id, 0) for rates in tried]
     paths += [store.result_path(r.id, r.replicate) for cell in evaluated_runs(experiment, store).values() for r in cell]
+    paths += [store.result_path(pair.id, 0) for pair in comparisons(experiment, store)]
     return [read_json(path) for path in dict.fromkeys(paths) if path.exists()]
 
 

@@ -24,6 +24,7 @@ from ontogeny.lab.statistics import (
     paired_interval,
     replicates_needed,
     student_interval,
+    unmet,
 )
 from ontogeny.streams import numpy_stream
 
@@ -213,7 +214,7 @@ def judge_floor(
     Undecided codes, of which the first that holds is given: scale, gate, rate unresolved, n, donors, span (at most
     16 ×), misfit, straddles.
     """
-    if undecided := _unmet(fit.interval.n, donors, gates_passed, rates_resolved, decisive_scale):
+    if undecided := unmet(fit.interval.n, donors, gates_passed, rates_resolved, decisive_scale):
         return undecided
     if fit.span <= WIDEST_UNDECIDED_SPAN:
         return Verdict("undecided", "span")
@@ -222,13 +223,6 @@ def judge_floor(
     if fit.interval.high < DELTA:
         return Verdict("refuted")
     return Verdict("supported") if fit.interval.low > DELTA else _straddles(fit.interval)
-
-
-def _unmet(n: int, donors: int, gates_passed: bool, rates_resolved: bool, decisive_scale: bool) -> Verdict | None:
-    conditions = {"scale": decisive_scale, "gate": gates_passed, "rate unresolved": rates_resolved}
-    conditions |= {"n": n >= MINIMUM_REPLICATES, "donors": donors >= MINIMUM_REPLICATES}
-    code = next((code for code, held in conditions.items() if not held), None)
-    return None if code is None else Verdict("undecided", code, MINIMUM_REPLICATES if code == "n" else None)
 
 
 def _straddles(interval: Interval) -> Verdict:
@@ -307,7 +301,7 @@ def judge_value_curve(
     Undecided codes, of which the first that holds is given: scale, gate, rate unresolved, n, donors, no winner, out of
     sample, straddles.
     """
-    if undecided := _unmet(curve.largest.n, donors, gates_passed, rates_resolved, decisive_scale):
+    if undecided := unmet(curve.largest.n, donors, gates_passed, rates_resolved, decisive_scale):
         return undecided
     if curve.largest.high < DELTA:
         return Verdict("refuted")  # nothing grows

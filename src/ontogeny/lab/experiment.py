@@ -113,6 +113,8 @@ class Arm:
     ``after``: the arm whose trained network this one starts from, which then goes on as it is (``rescue`` "on"), with
     U and V ``free``, or lends its weights ``projected`` on this arm's genome. ``rate_factor`` multiplies the rates.
 
+    ``develop``: its directions are pruned on the way; options of ``training.develop.schedule``.
+
     ``tuned_as`` names the arm whose rates it shares: one that it equals but for donor or draw, unless the experiment's
     rules say more. ``replicates``: how many of the experiment's it runs on (None: all). ``setting``: which of the
     experiment's it runs in ("" the main one).
@@ -136,6 +138,7 @@ class Arm:
     rescue: Rescue = field(default="on", metadata=LATER)
     rate_factor: float = field(default=1.0, metadata=LATER)
     setting: str = field(default="", metadata=LATER)
+    develop: Mapping[str, Any] | None = field(default=None, metadata=LATER)
 
     def scaled(self, rates: Rates) -> Rates:
         """The rates it trains at, where its search has found these."""
@@ -198,6 +201,7 @@ class Experiment:
 
     ``setting`` is the main one, ``settings`` others by the name that arms give; ``alignments``: under which the
     overlap of donors is measured (None: all, in the demo the raw one).
+    ``twins``: groups of arms whose trained networks are compared two by two, within a group.
     ``rates``: None to tune every arm by the protocol, or fixed rates by (embeddings, arm) with their origin in
     ``rules``. ``donor_records`` are the donors' names and provenance; ``single_checkpoint``: verdicts are for that one.
     """
@@ -221,6 +225,7 @@ class Experiment:
     table: str = "primary"
     settings: Mapping[str, Setting] = field(default_factory=dict, metadata=LATER)
     alignments: tuple[str, ...] | None = field(default=None, metadata=LATER)
+    twins: tuple[tuple[str, ...], ...] = field(default=(), metadata=LATER)
 
     def setting_of(self, arm: Arm) -> Setting:
         """The setting that an arm runs in."""
@@ -279,5 +284,6 @@ def from_json(value: Mapping[str, Any]) -> Experiment:
         "donor_records": tuple(value["donor_records"]),
         "rates": rates,
         "alignments": tuple(value["alignments"]) if value.get("alignments") is not None else None,
+        "twins": tuple(map(tuple, value.get("twins", ()))),
     }
     return Experiment(**dict(value) | changed)

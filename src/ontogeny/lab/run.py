@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -15,10 +16,11 @@ from ontogeny.files import read_json, replacing, write_json
 from ontogeny.lab.experiment import Run
 from ontogeny.lab.networks import Lab, build, describe_genome, save_network
 from ontogeny.lab.store import claim
-from ontogeny.lab.tasks import Task, make_task
+from ontogeny.lab.tasks import Task, make_task, replicate_seed
 from ontogeny.model.cost import flops_per_token, parameter_counts
 from ontogeny.model.vision import ImageClassifier, flops_per_image
 from ontogeny.training.branch import train_branched
+from ontogeny.training.develop import develop, schedule
 from ontogeny.training.train import History, TrainConfig, train
 
 
@@ -44,11 +46,11 @@ def run(run: Run, lab: Lab) -> dict[str, Any]:
             weight_decay=run.arm.weight_decay,
             precision=setting.precision,
         )
-        history = learn(model, task, config, setting.horizons, directory)
-        if setting.horizons and run.split == "test":
+        history, developed = learn(model, task, config, run, directory)
+        if (setting.horizons or developed) and run.split == "test":
             save_network(model, directory)
         cost = describe_cost(model, history, setting.batch, task.length)
-        described = {"references": task.references, "frames": describe_genome(genome, run, lab)}
+        described = {"references": task.references, "frames": describe_genome(genome, run, lab)} | developed
         identity = {"kind": "arm", "id": run.id, "replicate": run.replicate, "host": host()}
         result = identity | run.recipe | outcome(history, setting.measure.key) | described | cost
         write_json(directory / "result.json", result | {"arm": run.arm.name, "arm_recipe": run.recipe["arm"]})
@@ -56,17 +58,30 @@ def run(run: Run, lab: Lab) -> dict[str, Any]:
     return read_json(directory / "result.json")
 
 
-def learn(model: nn.Module, task: Task, config: TrainConfig, horizons: tuple[int, ...], directory: Path) -> History:
-    """Train on the task, straight to the end or by cool-downs at the horizons."""
+def learn(
+    model: nn.Module, task: Task, config: TrainConfig, run: Run, directory: Path
+) -> tuple[History, dict[str, Any]]:
+    """Train on the task, straight to the end, by cool-downs at horizons, or developing: then what lived stands beside.
+
+    ``lived``: site -> its number of directions, and which of them lived at first and after every round, as bits in hex.
+    """
     options: dict[str, Any] = {
         "loss": task.loss,
         "evaluate": task.evaluate,
         "directory": directory / "checkpoint",
         "on_evaluation": history_writer(directory),
     }
-    if horizons:
-        return train_branched(model, task.batches, config, horizons, **options)
-    return train(model, task.batches, config, **options)
+    if run.setting.horizons:
+        return train_branched(model, task.batches, config, run.setting.horizons, **options), {}
+    if run.arm.develop is None:
+        return train(model, task.batches, config, **options), {}
+    plan = schedule(config.steps, **run.arm.develop)
+    found = develop(model, task.batches, config, plan, seed=replicate_seed(run.replicate), **options)
+    lived = {
+        site: {"directions": rows.shape[1], "lived": [np.packbits(row.numpy()).tobytes().hex() for row in rows]}
+        for site, rows in found.lived.items()
+    }
+    return found.history, {"lived": lived}
 
 
 def outcome(history: History, measure: str = "loss") -> dict[str, Any]:

@@ -104,6 +104,14 @@ def replicates_needed(mean: float, sd: float, level: float, delta: float = DELTA
     return sizes[index] if index < len(sizes) else None
 
 
+def unmet(n: int, donors: int, gates_passed: bool, rates_resolved: bool, decisive_scale: bool) -> Verdict | None:
+    """*Undecided* with the first condition of every rule that failed: scale, gate, rate unresolved, n, donors."""
+    conditions = {"scale": decisive_scale, "gate": gates_passed, "rate unresolved": rates_resolved}
+    conditions |= {"n": n >= MINIMUM_REPLICATES, "donors": donors >= MINIMUM_REPLICATES}
+    code = next((code for code, held in conditions.items() if not held), None)
+    return None if code is None else Verdict("undecided", code, MINIMUM_REPLICATES if code == "n" else None)
+
+
 def judge(
     interval: Interval,
     *,
@@ -299,6 +307,33 @@ def variance_components(
     donors, draws = variance_component(donor_losses), variance_component(draw_losses)
     p_closer = float(stats.f.cdf(donors.mean_square / draws.mean_square, donors.units - 1, draws.units - 1))
     return VarianceComponents(donors, draws, p_closer)
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Mean similarity of two units of one group and of two groups; ``p``: of groups by chance, one-sided."""
+
+    within: float
+    between: float
+    p: float
+
+
+def likeness(similarity: Float[np.ndarray, "n n"], groups: Sequence[int], draws: int = 10_000) -> Likeness:
+    """Are units of one group more alike than units of two? ``p`` by permuting the groups' labels over the units.
+
+    The share of ``draws`` random relabellings, and the given one, whose difference is at least the one found.
+    """
+    labels = np.array(groups)
+    first, second = np.triu_indices(len(labels), 1)
+    values = similarity[first, second]
+    generator = numpy_stream(0, "likeness")
+    relabelled = np.array([labels, *(generator.permutation(labels) for _ in range(draws))])
+    same = relabelled[:, first] == relabelled[:, second]  # (draws + 1, pairs)
+    pairs = int(same[0].sum())
+    within = same @ values / pairs
+    between = (values.sum() - pairs * within) / (len(values) - pairs)
+    reached = int((within >= within[0] - 1e-12).sum())  # the given labels among them; the total is fixed
+    return Likeness(float(within[0]), float(between[0]), reached / (draws + 1))
 
 
 @dataclass(frozen=True)

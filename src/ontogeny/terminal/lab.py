@@ -293,6 +293,7 @@ NEEDED = {
     "donor": ("id", "loss", "references", "passed_gate"),
     "arm": ("id", "replicate", "final", "losses", "step0_loss", "references", "seconds"),
     "overlap": ("id", "first", "second", "rows"),
+    "comparison": ("id", "first", "second", "divergence", "agreement", "alignment"),
 }
 
 

@@ -51,6 +51,20 @@ class DevelopConfig:
         return self.start * left
 
 
+def schedule(
+    steps: int, *, rounds: int = 6, first: float = 1 / 6, last: float = 2 / 3, **options: Any
+) -> DevelopConfig:
+    """Rounds spread evenly over the steps, from the ``first`` share of them to the ``last``; options as they are.
+
+    Raises InputError for rounds that wouldn't fall on steps of their own.
+    """
+    between = max(1, rounds - 1)
+    at = tuple(round(steps * (first + (last - first) * i / between)) for i in range(rounds))
+    if len(set(at)) < rounds or (at and at[0] < 1):
+        raise InputError(f"{rounds} rounds of pruning don't fit into {steps} steps: give more steps")
+    return DevelopConfig(at, **options)
+
+
 @dataclass(frozen=True)
 class Development:
     """``lived``: site -> (rounds + 1, k) which directions lived at the start and after every round."""

@@ -5,8 +5,19 @@ To add one, see docs/how-to-add-an-experiment.md.
 
 from types import ModuleType
 
-from ontogeny.lab.experiments import convergence, crossmodal, data, extraction, profile, rank, reachability, sparsity
+from ontogeny.lab.experiments import (
+    convergence,
+    crossmodal,
+    data,
+    development,
+    extraction,
+    profile,
+    rank,
+    reachability,
+    sparsity,
+)
 
 EXPERIMENTS: dict[str, ModuleType] = {
-    module.NAME: module for module in (convergence, sparsity, extraction, reachability, rank, crossmodal, profile, data)
+    module.NAME: module
+    for module in (convergence, sparsity, extraction, reachability, rank, crossmodal, profile, data, development)
 }

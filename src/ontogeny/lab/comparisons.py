@@ -1,0 +1,73 @@
+"""Two trained networks side by side: how far their predictions and their representations agree (E14)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ontogeny.canonical import digest
+from ontogeny.files import read_json, write_json
+from ontogeny.lab.experiment import Run
+from ontogeny.lab.networks import Lab, trained_network
+from ontogeny.lab.store import claim
+from ontogeny.lab.tasks import run_tokens
+from ontogeny.training.batches import evaluation_windows
+
+WINDOWS = 64  # of the test split
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs of one setting, each of which has kept its network."""
+
+    first: Run
+    second: Run
+
+    @property
+    def id(self) -> str:
+        pair = [[run.id, run.replicate] for run in (self.first, self.second)]
+        return digest({"kind": "comparison", "runs": pair, "windows": WINDOWS})[:16]
+
+
+def compare_networks(pair: Comparison, lab: Lab) -> dict[str, Any]:
+    """Predictions and last hidden states of both on the same test windows; measured once and stored as a result."""
+    directory = lab.store.run_directory(pair.id, 0)
+    with claim(directory):
+        if not (directory / "result.json").exists():
+            setting = pair.first.setting
+            windows = evaluation_windows(run_tokens(setting, lab.store).test, setting.length, WINDOWS)
+            found = [_read(trained_network(run, lab)[0], windows[:, :-1]) for run in (pair.first, pair.second)]
+            (p, x), (q, y) = found
+            result = {
+                "kind": "comparison",
+                "id": pair.id,
+                "replicate": 0,
+                "first": [pair.first.id, pair.first.replicate],
+                "second": [pair.second.id, pair.second.replicate],
+                "divergence": divergence(p, q),
+                "agreement": float((p.argmax(-1) == q.argmax(-1)).double().mean()),
+                "alignment": linear_alignment(x, y),
+            }
+            write_json(directory / "result.json", result)
+    return read_json(directory / "result.json")
+
+
+@torch.no_grad()
+def _read(model: nn.Module, ids: Int[Tensor, "windows length"]) -> tuple[Tensor, Tensor]:
+    """Log-probabilities (n, vocabulary) and last hidden states (n, d) of every token."""
+    out = model.eval()(input_ids=ids, use_cache=False, output_hidden_states=True)
+    return F.log_softmax(out.logits.flatten(0, 1).double(), dim=-1), out.hidden_states[-1].flatten(0, 1).double()
+
+
+def divergence(p: Float[Tensor, "n vocabulary"], q: Float[Tensor, "n vocabulary"]) -> float:
+    """The mean of KL(p‖q) and KL(q‖p) of two log-probabilities, nats a token."""
+    return float((0.5 * (p.exp() - q.exp()) * (p - q)).sum(-1).mean())
+
+
+def linear_alignment(x: Float[Tensor, "n d"], y: Float[Tensor, "n e"]) -> float:
+    """Linear CKA, ‖XᵀY‖²_F / (‖XᵀX‖_F ‖YᵀY‖_F) of centred features (Kornblith et al. 2019, arXiv:1905.00414)."""
+    x, y = x - x.mean(0), y - y.mean(0)
+    return float((x.T @ y).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm()))
