@@ -225,6 +225,30 @@ def claims(
 
 
 @app.command()
+def grow(
+    donor: Annotated[str, typer.Argument(help="checkpoint directory or hub id, or a genome file")],
+    out: Annotated[Path, typer.Option("--out", help="folder for the model; must not exist, or be empty")],
+    text: Annotated[list[str], typer.Option(help="text to train on (repeatable)")],
+    params: Annotated[str | None, typer.Option(help="budget: share of the donor's parameters, e.g. 30%")] = None,
+    flops: Annotated[str | None, typer.Option(help="budget: share of the donor's FLOPs a token")] = None,
+    config: Annotated[Path | None, typer.Option(help="config.json of the model to grow, larger ones too")] = None,
+    steps: Annotated[int, typer.Option(min=12, help="training steps")] = 1000,
+    rank: Annotated[str, typer.Option(help="directions that a checkpoint's genome takes")] = "50%",
+    keep: Annotated[float, typer.Option(help="share of them that lives in the end")] = 0.5,
+    rates: Annotated[str | None, typer.Option(help="peak learning rates BODY,REST")] = None,
+    length: Annotated[int, typer.Option(min=8, help="tokens a sequence")] = 128,
+    batch: Annotated[int, typer.Option(min=1, help="sequences a step")] = 16,
+    seed: Annotated[int, typer.Option(help="of initialisation, data order and pruning")] = 0,
+) -> None:
+    """Grow a smaller, standard model from a checkpoint's structure; no weight value is taken over."""
+    from ontogeny.terminal.grow import grow_model
+
+    budgets = {"params": params, "flops": flops}
+    options = {"steps": steps, "rank": rank, "keep": keep, "length": length, "batch": batch, "seed": seed}
+    grow_model(donor, out, budgets, config, rates, text=tuple(text), **options)
+
+
+@app.command()
 def bench(
     name: Annotated[str, typer.Argument(help="extraction, training or all")] = "all",
     as_json: Json = False,

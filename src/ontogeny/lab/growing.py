@@ -1,0 +1,267 @@
+"""Grow a standard model from a checkpoint's structure: shape, develop, write a Hugging Face directory with its card."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ontogeny import __version__
+from ontogeny.canonical import digest, plain
+from ontogeny.errors import InputError
+from ontogeny.files import read_json, replacing, write_json
+from ontogeny.genome.checkpoint import open_checkpoint
+from ontogeny.genome.extract import Recipe, extract
+from ontogeny.genome.genome import Genome, load
+from ontogeny.lab.experiment import Rates
+from ontogeny.lab.rates import START
+from ontogeny.lab.run import outcome
+from ontogeny.model.constrain import merge
+from ontogeny.model.grow import Shape, budgeted, check_config, flops, grown_model, parameters, resized, shape_of
+from ontogeny.model.prune import compact
+from ontogeny.training.batches import Batches, evaluation_windows
+from ontogeny.training.develop import Development, develop, schedule
+from ontogeny.training.references import reference_losses
+from ontogeny.training.text import Tokens, end_token, load_tokenizer, read_corpus, tokenise
+from ontogeny.training.train import TrainConfig, evaluation_loss
+
+COSTS: dict[str, Callable[[Mapping[str, Any]], int]] = {"params": parameters, "flops": flops}
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "chat_template.jinja",
+)  # fmt: skip
+CHARACTERS_PER_TOKEN = 6  # an upper estimate, for how much of a text to read
+EPOCHS = 4  # at most, over the text
+CONFIG = "give a config.json of the donor's architecture"
+SMALL = 5_000_000  # parameters
+WINDOWS = 128  # of the test split
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What to grow, and how. ``donor``: a checkpoint or a genome file. ``budget``: ("params" or "flops", share), or
+    the path of a configuration. ``rank``: the directions of a checkpoint that its genome takes, all of which live at
+    first; ``keep``: the share of them that lives in the end."""
+
+    donor: str
+    budget: tuple[str, float] | Path
+    text: tuple[str, ...]
+    steps: int = 1000
+    rank: str = "50%"
+    keep: float = 0.5
+    rates: Rates = START
+    length: int = 128
+    batch: int = 16
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Parent:
+    """Where a genome came from: its configuration, provenance, and the folder of its tokenizer."""
+
+    genome: Genome
+    config: Mapping[str, Any]
+    source: Mapping[str, Any]
+    folder: Path
+
+
+def grow(growth: Growth, out: Path, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """Grow, develop and write a standard model directory to ``out``; returns the numbers of its card.
+
+    Everything that can be wrong is told before training: the budget, the tokenizer, the text, the folder. What is under
+    way lies in ``<out>.growing``, and the same call goes on from there; ``out`` appears whole or not at all.
+    """
+    _check_folder(out)
+    work = out.with_name(f"{out.name}.growing")
+    parent = open_parent(growth)
+    config = target_config(growth, parent.config)
+    tokens = _tokens(growth, parent, work)
+    _begin(work, growth, parent)
+    model, _ = grown_model(parent.genome, parent.config, config, seed=growth.seed)
+    say(f"{_sizes(shape_of(parent.config))} → {_sizes(shape_of(config))}")
+    windows = evaluation_windows(tokens.test, growth.length, WINDOWS)
+    if parameters(config) < SMALL:
+        torch.set_num_threads(1)  # a second one gains little, and on a busy machine costs many times over
+    found = _develop(model, growth, tokens, windows, work, say)
+    numbers = _numbers(growth, parent, config, found, tokens, windows)
+    _write(merge(compact(model)), parent, numbers, work / "model")
+    if out.exists():
+        out.rmdir()
+    os.replace(work / "model", out)
+    shutil.rmtree(work)
+    return numbers
+
+
+def _develop(
+    model: nn.Module, growth: Growth, tokens: Tokens, windows: Tensor, work: Path, say: Callable[[str], None]
+) -> Development:
+    def tell(rows: list[dict[str, Any]]) -> None:
+        say(f"step {rows[-1]['step']:,}: test loss {rows[-1]['loss']:.3f} nats a token, {rows[-1]['seconds']:.0f} s")
+
+    marks = tuple(dict.fromkeys(max(1, round(growth.steps * share)) for share in (0.1, 0.25, 0.5, 0.75, 1.0)))
+    found = develop(
+        model,
+        Batches(tokens.train, growth.length, growth.batch, growth.seed),
+        TrainConfig(growth.steps, growth.rates.body, growth.rates.rest, marks),
+        schedule(growth.steps, keep=growth.keep),
+        seed=growth.seed,
+        evaluate=lambda model: {"loss": evaluation_loss(model, windows)},
+        directory=work / "checkpoint",
+        on_evaluation=tell,
+    )
+    if found.history.stop_reason == "non-finite":
+        raise InputError(f"the model diverged after step {found.history.stopped_at}: lower --rates")
+    return found
+
+
+def _numbers(
+    growth: Growth, parent: Parent, config: Mapping[str, Any], found: Development, tokens: Tokens, windows: Tensor
+) -> dict[str, Any]:
+    """What the card tells."""
+    vocabulary, survivors = int(parent.config["vocab_size"]), found.survivors.values()
+    return {
+        "donor": parent.source,
+        "growth": plain(growth),
+        "shape": asdict(shape_of(config)),
+        "donor_shape": asdict(shape_of(parent.config)),
+        "parameters": parameters(config),
+        "donor_parameters": parameters(parent.config),
+        "flops_per_token": flops(config, growth.length),
+        "donor_flops_per_token": flops(parent.config, growth.length),
+        "directions": sum(alive.numel() for alive in survivors),
+        "directions_alive": sum(int(alive.sum()) for alive in survivors),
+        "tokens": found.history.stopped_at * growth.batch * growth.length,
+        "loss": found.history.losses[-1],
+        "donor_loss": _donor_loss(parent, windows),
+        "references": reference_losses(tokens.train, windows, windows, vocabulary)["test"],
+        "curve": outcome(found.history)["losses"],
+        "ontogeny": __version__,
+    }
+
+
+def open_parent(growth: Growth) -> Parent:
+    """The genome and where it came from; a genome file names its checkpoint, whose tokenizer is needed."""
+    path = Path(growth.donor)
+    if path.is_file():
+        genome = load(path)
+        source = genome.provenance["source"]
+        folder, config = Path(str(source.get("id", ""))), source.get("config")
+        if not isinstance(config, Mapping):
+            raise InputError(
+                f"{path}: its header holds no configuration of the donor; grow from the checkpoint instead"
+            )
+    else:
+        checkpoint = open_checkpoint(growth.donor)
+        genome = extract(checkpoint, Recipe(rank=growth.rank, basis="singular"))
+        source, folder, config = checkpoint.source(), checkpoint.directory, checkpoint.config
+    if config.get("model_type") == "vit":
+        raise InputError("expected a language model's structure, found a ViT's: growing trains on text")
+    if not (folder / "tokenizer.json").is_file():
+        raise InputError(
+            f"{folder}/tokenizer.json: no such file; the grown model takes the donor's tokenizer, in that format"
+        )
+    return Parent(genome, config, source, folder)
+
+
+def target_config(growth: Growth, donor: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration to grow: within a budget, or the one given."""
+    if isinstance(growth.budget, Path):
+        if not growth.budget.is_file():
+            raise InputError(f"--config {growth.budget}: no such file; {CONFIG}")
+        config = dict(donor) | read_json(growth.budget, CONFIG)
+        check_config(donor, config)
+        config = resized(config, shape_of(config))
+    else:
+        kind, share = growth.budget
+        config = budgeted(donor, share, COSTS[kind])
+    parameters(config)  # transformers refuses what it can't build
+    return config
+
+
+def _sizes(shape: Shape) -> str:
+    return f"{shape.layers} layers of width {shape.width}, {shape.heads} heads ({shape.groups} groups), FFN {shape.ffn}"
+
+
+def _check_folder(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out {out}: exists and isn't an empty folder; give another, or move it aside")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: can't be written ({error}); give a folder of your own") from None
+
+
+def _tokens(growth: Growth, parent: Parent, work: Path) -> Tokens:
+    """The text as the donor's tokens; InputError for a text too small for the steps."""
+    schedule(growth.steps, keep=growth.keep)
+    positions = parent.config.get("max_position_embeddings") or parent.config.get("n_positions") or growth.length
+    if growth.length > positions:
+        raise InputError(f"--length {growth.length}: the donor reads {positions} tokens at most")
+    tokenizer = load_tokenizer(parent.folder)
+    needed = growth.steps * growth.batch * growth.length * CHARACTERS_PER_TOKEN
+    corpus = read_corpus(growth.text, max_characters=max(needed, 200_000))
+    tokens = tokenise(corpus, tokenizer, end_token(tokenizer, parent.folder), work / "tokens")
+    Batches(tokens.train, growth.length, growth.batch, growth.seed).check_budget(growth.steps, EPOCHS)
+    evaluation_windows(tokens.test, growth.length, WINDOWS)
+    return tokens
+
+
+def _begin(work: Path, growth: Growth, parent: Parent) -> None:
+    """Note what grows here; another growth's work is not gone on with."""
+    request = {"id": digest([plain(growth), parent.source.get("files", {}), __version__])}
+    path = work / "growth.json"
+    if path.exists() and read_json(path) != request:
+        raise InputError(f"{work}: another growth is under way there; repeat its call, or delete the folder")
+    write_json(path, request)
+
+
+def _donor_loss(parent: Parent, windows: Tensor) -> float | None:
+    """The donor's own loss on the test windows; None where only its genome is here."""
+    if not (parent.folder / "config.json").is_file():
+        return None
+    from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    donor = AutoModelForCausalLM.from_pretrained(parent.folder, use_safetensors=True, trust_remote_code=False)
+    return evaluation_loss(donor.float(), windows)
+
+
+def _write(model: nn.Module, parent: Parent, numbers: Mapping[str, Any], folder: Path) -> None:
+    """A standard directory: configuration, weights, tokenizer, generation configuration, card, and the numbers."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    for name in TOKENIZER_FILES:
+        if (parent.folder / name).is_file():
+            shutil.copyfile(parent.folder / name, folder / name)
+    model.eval().save_pretrained(folder)  # type: ignore[operator]
+    (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)  # safetensors writes 0600
+    if (parent.folder / "generation_config.json").is_file():
+        shutil.copyfile(parent.folder / "generation_config.json", folder / "generation_config.json")
+    with replacing(folder / "growth.json") as temporary:
+        temporary.write_text(json.dumps(plain(numbers), indent=1))
+    with replacing(folder / "README.md") as temporary:
+        temporary.write_text(card(numbers), encoding="utf-8")
+
+
+def card(numbers: Mapping[str, Any]) -> str:
+    """The model card."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ontogeny.lab.report"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+    )
+    return environment.get_template("card.md.j2").render(**numbers)

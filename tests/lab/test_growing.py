@@ -1,0 +1,187 @@
+"""grow: a standard model of every language architecture, refusals before training, going on where it was cut off."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import smoke
+import torch
+from command_line import command, refused
+from tiny import TINY, VOCABULARY, tiny_checkpoint
+from torch import Tensor
+
+from ontogeny.genome.checkpoint import open_checkpoint
+from ontogeny.genome.extract import Recipe, extract
+from ontogeny.genome.genome import save
+from ontogeny.lab import growing
+from ontogeny.lab.growing import Growth, grow
+from ontogeny.model.grow import parameters
+
+LANGUAGE = [name for name in TINY if name != "vit"]
+SHORT: dict[str, Any] = {"steps": 12, "length": 16, "batch": 2}
+QUICK = ("--steps", 12, "--length", 16, "--batch", 2)
+IDS = torch.arange(20)[None] % VOCABULARY
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return smoke.write_text(tmp_path_factory.mktemp("text") / "text.jsonl")
+
+
+def donor(name: str, folder: Path) -> Path:
+    directory = tiny_checkpoint(name, folder / name)
+    smoke.write_tokenizer(directory, VOCABULARY)
+    return directory
+
+
+@torch.no_grad()
+def logits(folder: Path) -> Tensor:
+    from transformers import AutoModelForCausalLM
+
+    found: Tensor = AutoModelForCausalLM.from_pretrained(folder).eval()(IDS).logits
+    return found
+
+
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_every_language_architecture(name: str, text: Path, tmp_path: Path) -> None:
+    """Within its budget, equal to the developed model in memory, and able to generate."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    kept: dict[str, Any] = {}
+
+    def written(model: Any, *rest: Any) -> None:
+        with torch.no_grad():
+            kept["logits"] = model.eval()(IDS).logits
+        write(model, *rest)
+
+    write = growing._write
+    directory, out = donor(name, tmp_path), tmp_path / "grown"
+    with patch.object(growing, "_write", written):
+        numbers = grow(Growth(str(directory), ("params", 0.6), (str(text),), **SHORT), out)
+    torch.testing.assert_close(logits(out), kept["logits"], atol=1e-6, rtol=0)
+    model = AutoModelForCausalLM.from_pretrained(out)
+    assert sum(p.numel() for p in model.parameters()) == numbers["parameters"]
+    assert numbers["parameters"] <= 0.6 * numbers["donor_parameters"]
+    assert model.config.model_type == open_checkpoint(directory).config["model_type"]
+    tokenizer = AutoTokenizer.from_pretrained(out, use_fast=True) if name == "llama" else None
+    prompt = tokenizer("the gene", return_tensors="pt").input_ids if tokenizer else IDS[:, :3]
+    assert (
+        model.generate(prompt, max_new_tokens=4, min_new_tokens=4, do_sample=False, pad_token_id=0).shape[1]
+        == prompt.shape[1] + 4
+    )
+    assert not (tmp_path / "grown.growing").exists()
+
+
+def test_in_a_process_without_ontogeny(text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "grown"
+    grow(Growth(str(donor("llama", tmp_path)), ("flops", 0.7), (str(text),), **SHORT), out)
+    code = (
+        "import sys, torch; from transformers import AutoModelForCausalLM as A\n"
+        f"model, ids = A.from_pretrained({str(out)!r}).eval(), torch.arange(20)[None] % {VOCABULARY}\n"
+        "with torch.no_grad(): y = model(ids).logits\n"
+        "assert not any(m.startswith('ontogeny') for m in sys.modules)\n"
+        "print(y.double().sum().item())"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert float(told) == pytest.approx(float(logits(out).double().sum()), abs=1e-3)
+
+
+def test_the_card_is_complete(text: Path, tmp_path: Path) -> None:
+    directory, out = donor("llama", tmp_path), tmp_path / "grown"
+    answer = command("grow", directory, "--params", "60%", "--text", text, "--out", out, *QUICK)
+    assert (answer.status, answer.error) == (0, "")
+    card, numbers = (out / "README.md").read_text(), json.loads((out / "growth.json").read_text())
+    for needed in (
+        *open_checkpoint(directory).source()["files"].values(),
+        f"{numbers['parameters']:,}",
+        f"{numbers['loss']:.3f}",
+        f"{numbers['donor_loss']:.3f}",
+        str(text),
+        *(f"{loss:.3f}" for loss in numbers["references"].values()),
+    ):
+        assert needed in card
+    assert "test loss" in answer.out
+    names = {path.name for path in out.iterdir()}
+    assert names >= {"README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
+
+
+def test_from_a_genome_file_and_to_a_larger_size(text: Path, tmp_path: Path) -> None:
+    directory, file = donor("llama", tmp_path), tmp_path / "g.safetensors"
+    save(extract(open_checkpoint(directory), Recipe(rank="50%", basis="singular")), file)
+    config = json.loads((directory / "config.json").read_text())
+    larger = config | {"hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 96}
+    (tmp_path / "larger.json").write_text(json.dumps(larger))
+    numbers = grow(Growth(str(file), tmp_path / "larger.json", (str(text),), **SHORT), tmp_path / "grown")
+    assert numbers["parameters"] > parameters(config)
+    assert numbers["shape"]["width"] == 64
+
+
+def test_cut_off_it_goes_on_with_the_same_numbers(text: Path, tmp_path: Path) -> None:
+    growth = Growth(str(donor("llama", tmp_path)), ("params", 0.6), (str(text),), **SHORT)
+    expected = grow(growth, tmp_path / "whole")
+
+    class CutOffError(Exception):
+        pass
+
+    def cut(line: str) -> None:
+        if line.startswith("step 6"):
+            raise CutOffError
+
+    out = tmp_path / "cut"
+    with pytest.raises(CutOffError):
+        grow(growth, out, cut)
+    assert not out.exists()
+    assert grow(growth, out)["curve"] == expected["curve"]
+    assert torch.equal(logits(out), logits(tmp_path / "whole"))
+
+
+def test_another_growth_under_way_is_not_mixed_in(text: Path, tmp_path: Path) -> None:
+    directory, out = donor("llama", tmp_path), tmp_path / "grown"
+    with patch.object(growing, "_develop", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        grow(Growth(str(directory), ("params", 0.6), (str(text),), **SHORT), out)
+    told = refused("grow", directory, "--params", "50%", "--text", text, "--out", out, *QUICK)
+    assert "another growth is under way" in told
+
+
+def test_mistakes(text: Path, tmp_path: Path) -> None:
+    directory, out = donor("llama", tmp_path), tmp_path / "grown"
+    bare = tiny_checkpoint("llama", tmp_path / "bare")
+    vit = donor("vit", tmp_path)
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "x").touch()
+    for name, change in {"other": {"model_type": "gpt2"}, "odd": {"num_attention_heads": 3}}.items():
+        config = json.loads((directory / "config.json").read_text()) | change
+        (tmp_path / f"{name}.json").write_text(json.dumps(config))
+    short = tmp_path / "short.txt"
+    short.write_text("the gene of a net\n\n" * 40)
+    cases: dict[str, tuple[Any, ...]] = {
+        "expected one of --params, --flops and --config": (directory, "--out", out),
+        "expected a share of the donor": (directory, "--out", out, "--params", "much"),
+        "for another size give --config": (directory, "--out", out, "--params", "120%"),
+        "smallest valid sister": (directory, "--out", out, "--params", "0.1%"),
+        "no such file; give a config.json": (directory, "--out", out, "--config", tmp_path / "none.json"),
+        "expected a configuration of the donor's architecture": (
+            directory,
+            "--out",
+            out,
+            "--config",
+            tmp_path / "other.json",
+        ),
+        "don't divide into 2 groups": (directory, "--out", out, "--config", tmp_path / "odd.json"),
+        "the grown model takes the donor's tokenizer": (bare, "--out", out, "--params", "60%"),
+        "found a ViT's": (vit, "--out", out, "--params", "60%"),
+        "isn't an empty folder": (directory, "--out", full, "--params", "60%"),
+        "--rates 1: expected two positive numbers": (directory, "--out", out, "--params", "60%", "--rates", "1"),
+        "reads 64 tokens at most": (directory, "--out", out, "--params", "60%", "--length", 65),
+    }
+    for expected, words in cases.items():
+        options = QUICK if "--length" not in words else ()
+        assert expected in refused("grow", *words, "--text", text, *options), expected
+    told = refused("grow", directory, "--out", out, "--params", "60%", "--text", short, "--length", 16)
+    assert "give more text" in told
+    assert not out.exists()
