@@ -281,6 +281,13 @@ def test_an_unfinished_one_is_not_run(tmp_path: Path) -> None:
     ]
 
 
+def test_without_a_gap_the_rescues_are_not_needed(tmp_path: Path) -> None:
+    store, declared = open_store(tmp_path), experiment(table="primary")
+    found = plant(store, declared, NONE)
+    assert words(found, store)["E10"] == "undecided"
+    assert "asked only once the gap is supported; it is refuted" in why(found, store, "E10")
+
+
 # What is shown ------------------------------------------------------------------------------------------------
 
 

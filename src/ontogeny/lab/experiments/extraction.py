@@ -234,11 +234,11 @@ def _readings_answer(assessment: Assessment, width: int) -> Answer:
     by_word: dict[str, list[str]] = {}
     for kind, answer in answers.items():
         by_word.setdefault(answer.verdict.word, []).append(kind.removeprefix("svd-").replace("svd", "full"))
-    if "not run" in by_word:
-        return Answer("", Verdict("not run"), "in the full table (--table full)")
     told = "; ".join(f"{word}: {', '.join(readings)}" for word, readings in by_word.items())
     if "refuted" in by_word:
         return Answer(numbers, Verdict("refuted"), told)
+    if "not run" in by_word:
+        return Answer("", Verdict("not run"), "in the full table (--table full)")
     if "undecided" in by_word:
         return Answer(numbers, Verdict("undecided", "some readings"), told)
     return Answer(numbers, Verdict("supported"), told)

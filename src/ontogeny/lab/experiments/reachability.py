@@ -260,15 +260,16 @@ def _outcome(assessment: Assessment, name: str) -> str:
 
 def _rescued(assessment: Assessment) -> Answer:
     gap, found = contrast_named(assessment, GAP), outcomes(assessment)
-    if RESCUE not in assessment.experiment.settings:
-        return Answer("", Verdict("not run"), "in the full table (--table full)")
-    if not found:
-        return NOT_FINISHED
     contrasts = [gap, *(contrast_named(assessment, against_donor(name)) for name in found)]
     told = "; ".join(measured(assessment, contrast) for contrast in contrasts if contrast.interval)
-    if gap.verdict.word != "supported":
+    whole = gap.interval is not None and gap.interval.n == assessment.experiment.replicates
+    if gap.verdict.word in ("refuted", "undecided") and (whole or assessment.complete):
         why = f"asked only once the gap is supported; it is {gap.verdict.word}"
         return Answer(told, Verdict("undecided", "gap"), why + (f" ({gap.verdict.code})" if gap.verdict.code else ""))
+    if RESCUE not in assessment.experiment.settings:
+        return Answer(told, Verdict("not run"), "in the full table (--table full)")
+    if not found:
+        return NOT_FINISHED
     why = "; ".join(f"{name}: {outcome}" for name, outcome in found.items())
     if "reached" in found.values():
         return Answer(told, Verdict("refuted"), why)
