@@ -1,19 +1,23 @@
-"""Mimetic initialisation against its defining products, by NumPy in float64."""
+"""Mimetic initialisation against its defining products; copies of donor values against the donor."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from constrained import assert_round_off, logits
 from numpy.typing import NDArray
-from tiny import HEADS, KV_HEADS, TINY, D, tiny_checkpoint
+from tiny import HEADS, KV_HEADS, TINY, D, tiny_checkpoint, tiny_model
 from torch import nn
 
 from ontogeny.errors import InputError
 from ontogeny.genome.checkpoint import open_checkpoint
 from ontogeny.genome.extract import Recipe, extract
-from ontogeny.model.baselines import mimetic
-from ontogeny.model.constrain import constrain, model_places
+from ontogeny.genome.sites import architecture
+from ontogeny.model.baselines import mimetic, projected_weights, weight_subset
+from ontogeny.model.constrain import constrain, effective_weights, model_places
+from ontogeny.model.grow import budgeted, parameters
 from ontogeny.model.initialise import fresh_model
 from ontogeny.model.vision import fresh_classifier
 from ontogeny.streams import stream
@@ -158,3 +162,46 @@ def test_what_it_is_not_for_is_told(tmp_path_factory: pytest.TempPathFactory) ->
         mimetic(constrain(model_of("llama"), extract(donor, Recipe(rank="25%"))), 0)
     with pytest.raises(InputError, match="keys and values of 64 dimensions for a width of 32"):
         mimetic(model_of("qwen3", head_dim=32), 0)
+
+
+# Donor values in a smaller model --------------------------------------------------------------------------------
+
+KEEP: dict[str, Any] = {
+    "subset": lambda model, donor: weight_subset(model, donor),
+    "projected": lambda model, donor: projected_weights(model, donor, extract(donor, Recipe(rank="50%"))),
+}
+
+
+@pytest.mark.parametrize("kind", KEEP)
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_a_copy_of_the_same_size_is_the_donor(kind: str, name: str, tmp_path: Path) -> None:
+    donor = open_checkpoint(tiny_checkpoint(name, tmp_path))
+    model = KEEP[kind](fresh_model(donor.config, 7), donor)
+    expected = logits(tiny_model(name), name)
+    if kind == "projected" and architecture(donor.config).normalisation == "rms":
+        # The final gain stays where it is, every other one is folded: equal but for round-off.
+        torch.testing.assert_close(logits(model, name), expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
+    else:
+        assert_round_off(logits(model, name), expected)
+
+
+@pytest.mark.parametrize("kind", KEEP)
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_a_smaller_copy_holds_donor_values(kind: str, name: str, tmp_path: Path) -> None:
+    donor = open_checkpoint(tiny_checkpoint(name, tmp_path))
+    config = budgeted(donor.config, 0.5, parameters)
+    model = KEEP[kind](fresh_model(config, 7), donor)
+    found = effective_weights(model)
+    assert all(W.isfinite().all() for W in found.values())
+    assert logits(model, name).isfinite().all()
+    if kind == "subset":
+        weights = {site.name: W for site, W in donor.weights()}
+        for site, W in found.items():
+            assert bool(torch.isin(W, weights[site]).all())
+
+
+def test_a_copy_cannot_be_larger(tmp_path: Path) -> None:
+    donor = open_checkpoint(tiny_checkpoint("llama", tmp_path))
+    larger = dict(donor.config) | {"hidden_size": 64}
+    with pytest.raises(InputError, match="width is larger than the donor's"):
+        weight_subset(fresh_model(larger, 0), donor)

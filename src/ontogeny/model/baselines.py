@@ -1,14 +1,28 @@
-"""What a user would do instead of taking a genome: initialisations that need no donor."""
+"""What a user would do instead of growing from a genome: mimetic starts, and smaller models that keep donor values."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ontogeny.errors import InputError
-from ontogeny.genome.sites import architecture
+from ontogeny.genome.checkpoint import Checkpoint
+from ontogeny.genome.genome import Genome
+from ontogeny.genome.sites import WRITERS, Place, architecture, find, make_site
 from ontogeny.model.constrain import model_places, site_shapes
+from ontogeny.model.grow import (
+    Shape,
+    check_config,
+    head_size,
+    inherited_layers,
+    inherited_units,
+    residual_map,
+    shape_of,
+    spelled,
+)
 from ontogeny.model.layers import Constrained
 from ontogeny.streams import stream
 
@@ -94,3 +108,145 @@ def _write(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         for name, rows in place.rows.items():
             if name in weights:
                 W[rows] = weights[name].to(W)
+
+
+# Donor values in a smaller model --------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def weight_subset(model: nn.Module, checkpoint: Checkpoint) -> nn.Module:
+    """Start a smaller model, in place, from a subset of the donor's weights (Xu et al. 2024, arXiv:2311.18823).
+
+    The first layers, and of every dimension an evenly spaced subset; of attention whole heads, so that rotary pairs
+    stay together (ours: the method is for vision transformers). Embeddings, norms and biases are taken too.
+    Raises InputError where a dimension is larger than the donor's.
+    """
+    own, shape = _shapes(model, checkpoint)
+    chosen = _spaced(own.width, shape.width)
+    selection = torch.zeros(own.width, shape.width, dtype=torch.float64)
+    selection[chosen, torch.arange(shape.width)] = 1
+
+    def units(layer: int, role: str) -> Tensor:
+        if role.startswith("mlp"):
+            return _spaced(own.ffn, shape.ffn)
+        groups, size = _spaced(own.groups, shape.groups), head_size(checkpoint.config)
+        repeat = 1 if role in ("attention.key", "attention.value") else own.heads // own.groups
+        return spelled(spelled(groups, repeat), size)
+
+    return _inherit(model, _Source(checkpoint, selection, list(range(shape.layers)), units, fold=False))
+
+
+@torch.no_grad()
+def projected_weights(model: nn.Module, checkpoint: Checkpoint, genome: Genome) -> nn.Module:
+    """Start a smaller model, in place, from the donor's weights in the coordinates that ``grow`` gives its genome.
+
+    As SliceGPT (Ashkboos et al. 2024, arXiv:2401.15024) cuts the residual stream, but to the directions that the
+    genome uses most rather than the activations' principal ones; values are kept, gains folded into what reads them.
+    """
+    own, shape = _shapes(model, checkpoint)
+    residual = residual_map(genome, own.width, shape.width, 0)
+    genes = {site.name: gene for site, gene in genome.genes.items()}
+
+    def units(layer: int, role: str) -> Tensor:
+        return inherited_units(genes, layer, role, own, shape, checkpoint.config)
+
+    rms = architecture(checkpoint.config).normalisation == "rms"  # a LayerNorm's bias stands behind its gain
+    layers = inherited_layers(genome, own.layers, shape.layers)
+    return _inherit(model, _Source(checkpoint, residual, layers, units, fold=rms))
+
+
+def _shapes(model: nn.Module, checkpoint: Checkpoint) -> tuple[Shape, Shape]:
+    config = model.config.to_dict()  # type: ignore[operator, union-attr]
+    check_config(checkpoint.config, config)
+    own, shape = shape_of(checkpoint.config), shape_of(config)
+    larger = [name for name in vars(own) if getattr(shape, name) > getattr(own, name)]
+    if larger:
+        raise InputError(f"the model's {larger[0]} is larger than the donor's: a copy of weights can only be smaller")
+    return own, shape
+
+
+def _spaced(n: int, count: int) -> Tensor:
+    """``count`` of n indices, evenly spaced."""
+    return torch.arange(count) * n // count
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a smaller model's values come from: R, the donor's layer of each layer, and a role's internal rows."""
+
+    checkpoint: Checkpoint
+    residual: Float[Tensor, "width target"]
+    layers: list[int]
+    units: Callable[[int, str], Tensor]
+    fold: bool  # gains of norms go into their readers
+
+    def site(self, name: str) -> tuple[int, str, str]:
+        """The donor's layer, the role, and the donor's site of a site."""
+        number, role = name.split(".", 2)[1:]
+        layer = self.layers[int(number)]
+        return layer, role, f"layers.{layer}.{role}"
+
+
+def _inherit(model: nn.Module, source: _Source) -> nn.Module:
+    """W' = (Rᵀ or rows) W (R or columns) at every site; other parameters likewise along the residual stream."""
+    donor = {site.name: W.double() for site, W in source.checkpoint.weights()}
+    weights = {}
+    for name, shape in site_shapes(model).items():
+        layer, role, there = source.site(name)
+        site, W, rows = make_site(name, shape), donor[there], source.units(layer, role)
+        if source.fold and (gain := source.checkpoint.norm_gain(there)) is not None:
+            W = W * gain.double()
+        W = source.residual.T @ W if site.writes_residual else W[rows]
+        weights[name] = (W @ source.residual if site.reads_residual else W[:, rows]).float()
+    _write(model, weights)
+    places = model_places(model)
+    held, norms = {f"{place.name}.weight" for place in places}, {place.norm for place in places}
+    for name, parameter in model.named_parameters():
+        if name not in held:
+            place = next((place for place in places if f"{place.name}.bias" == name), None)
+            value = _stored(name, source)
+            if place is not None:
+                _write_bias(parameter, place, value, source)
+            elif source.fold and name.removesuffix(".weight") in norms:
+                parameter.fill_(_restored(source))
+            else:
+                parameter.copy_(_along(value, source, name))
+    return model
+
+
+def _stored(name: str, source: _Source) -> Tensor:
+    """The donor's tensor for a parameter of the model."""
+    row = architecture(source.checkpoint.config)
+    there = re.sub(r"\.(\d+)\.", lambda found: f".{source.layers[int(found[1])]}.", name, count=1)
+    names: tuple[str, ...] = (there.removeprefix(row.prefixes[0]), f"/{there}")
+    for alternatives in row.embeddings:  # some have another name on disk
+        if set(names) & set(alternatives):
+            names = alternatives
+    stored = find(names, row.prefixes, source.checkpoint.tensors.__contains__)
+    if stored is None:
+        raise InputError(f"{source.checkpoint.name}: no tensor {there}, which a smaller model of it has")
+    return source.checkpoint.read(stored).double()
+
+
+def _write_bias(parameter: Tensor, place: Place, value: Tensor, source: _Source) -> None:
+    for site, rows in place.rows.items():
+        layer, role, there = source.site(site)
+        own = next(place.rows[there] for place in source.checkpoint.places if there in place.rows)
+        kept = source.residual.T @ value[own] if role in WRITERS else value[own][source.units(layer, role)]
+        parameter[rows] = kept.to(parameter)
+
+
+def _along(value: Tensor, source: _Source, name: str) -> Tensor:
+    """Embeddings and head by columns; the final gain by the diagonal of its image; biases of norms as the stream."""
+    R = source.residual
+    if value.ndim == 2:
+        return value @ R
+    if len(value) != len(R):  # norms inside a head
+        return value
+    return R.T @ value if name.endswith("bias") else _restored(source) * (R * value[:, None] * R).sum(0)
+
+
+def _restored(source: _Source) -> float:
+    """√(d/d'): what a norm over fewer dimensions takes from a stream that kept its length."""
+    width, target = source.residual.shape
+    return float((width / target) ** 0.5) if source.fold else 1.0

@@ -178,7 +178,7 @@ def grown_genome(
         gene = genes[f"layers.{layer}.{role}"]
         assert isinstance(gene, Subspace)
         site = make_site(name, (d_out, d_in))
-        units = _units(genes, layer, role, own, shape, donor)
+        units = inherited_units(genes, layer, role, own, shape, donor)
         U = residual.T @ gene.U.double() if site.writes_residual else _rows(gene.U.double(), units)
         V = residual.T @ gene.V.double() if site.reads_residual else _rows(gene.V.double(), units)
         rank = max(1, round(gene.rank / min(gene.U.shape[0], gene.V.shape[0]) * min(d_out, d_in)))
@@ -221,7 +221,7 @@ def inherited_layers(genome: Genome, own: int, layers: int) -> list[int]:
     return sorted({0, own - 1, *inner})[:layers] if layers > 1 else [max(range(own), key=ranks.__getitem__)]
 
 
-def _units(
+def inherited_units(
     genes: Mapping[str, Any], layer: int, role: str, own: Shape, shape: Shape, donor: Mapping[str, Any]
 ) -> Int[Tensor, " rows"]:
     """Which internal rows of the donor's site stay, −1 for new ones."""
@@ -233,8 +233,8 @@ def _units(
     keys = _leverage(genes, layer, {"attention.key": "U", "attention.value": "U"}, own.groups * size)
     used = queries.view(own.groups, -1).sum(1) + keys.view(own.groups, -1).sum(1)
     groups = _most(used, shape.groups)
-    heads = groups if role in ("attention.key", "attention.value") else _spelled(groups, repeat)
-    return _spelled(heads, size)
+    heads = groups if role in ("attention.key", "attention.value") else spelled(groups, repeat)
+    return spelled(heads, size)
 
 
 def _leverage(genes: Mapping[str, Any], layer: int, sides: Mapping[str, str], rows: int) -> Float[Tensor, " rows"]:
@@ -252,7 +252,7 @@ def _most(used: Float[Tensor, " n"], count: int) -> Int[Tensor, " count"]:
     return torch.cat([kept, torch.full((max(0, count - len(used)),), -1)])
 
 
-def _spelled(blocks: Int[Tensor, " n"], size: int) -> Int[Tensor, " rows"]:
+def spelled(blocks: Int[Tensor, " n"], size: int) -> Int[Tensor, " rows"]:
     """The rows of blocks of ``size``; −1 stays −1."""
     rows = blocks[:, None] * size + torch.arange(size)
     return torch.where(blocks[:, None] < 0, -1, rows).flatten()
