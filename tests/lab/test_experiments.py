@@ -21,7 +21,7 @@ from ontogeny.lab.store import open_store
 from ontogeny.streams import numpy_stream
 
 TABLES = [(name, table) for name in EXPERIMENTS for table in ("primary", "full")]
-PUBLISHED = ("sparsity", "extraction", "reachability", "rank", "crossmodal", "profile", "data", "development")
+PUBLISHED = ("sparsity", "extraction", "reachability", "rank", "crossmodal", "profile", "data", "development", "stage2")
 
 
 def declared(name: str, table: str = "primary", scale: str = "laptop") -> Experiment:
@@ -163,6 +163,9 @@ CASES: list[tuple[str, str, Losses, dict[str, str]]] = [
         lambda arm: 3.2 if arm.startswith("random") else 3.0,
         {"E24": "supported"},
     ),
+    ("stage2", "primary", FLAT, dict.fromkeys(("E19", "G18", "G27", "S13"), "refuted")),
+    ("stage2", "primary", by_name({"scratch": 3.2}), {"E19": "supported", "G18": "supported", "G27": "refuted"}),
+    ("stage2", "primary", by_name({"scratch 1/16": 3.2, "subset 1/16": 3.2}), {"G27": "supported", "S13": "supported"}),
     ("profile", "primary", FLAT, {"E17": "refuted"}),
     ("profile", "primary", by_name({"profile": 3.2, "neither": 3.2}), {"E17": "supported"}),
     ("data", "primary", FLAT, {"E16": "undecided"}),
@@ -205,10 +208,12 @@ def test_two_corpora_or_the_embedded_ones(tmp_path: Path) -> None:
     assert firsts == [1, 1 + preset.donors], "no two donors share an initialisation"
 
 
-FURTHER = {"crossmodal": ["test_images=20"], "development": ["steps=12", "evaluate_at=12"]}
+LONG = ["steps=12", "evaluate_at=12"]
+FURTHER = {"crossmodal": ["test_images=20"], "development": LONG, "stage2": LONG}
+REAL = ("sparsity", "extraction", "rank", "crossmodal", "profile", "data", "development", "stage2")
 
 
-@pytest.mark.parametrize("name", ["sparsity", "extraction", "rank", "crossmodal", "profile", "data", "development"])
+@pytest.mark.parametrize("name", REAL)
 def test_a_real_run(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every arm builds, trains and is judged; a second call trains nothing."""
     from ontogeny.terminal.lab import run_experiment

@@ -22,6 +22,7 @@ from ontogeny.training.train import TrainConfig, train
 TUNING_RUNS = {"body": 4, "rest": 3}  # points a search takes along one axis, as seen; two more than the least at most
 BYTES_PER_PARAMETER = 16  # float32 weight, gradient and AdamW's two moments
 ACTIVATIONS_PER_LAYER = 24  # float32 values of the model's width kept a token and layer for the backward pass
+DENSE = ("dense", "mimetic", "weight-subset", "projected-weights")  # constraints under which every weight trains
 BYTES_PER_RUN = 20_000  # of JSON and lock files
 
 
@@ -81,7 +82,11 @@ class _Costs:
 
     def donor(self, what: str, scale: Scale) -> Estimate:
         tokens = scale.batch * scale.length * scale.donor_steps
-        return self._line(what, scale.donors, self.shapes.dense * tokens, 4 * self.shapes.parameters)
+        shapes = self.shapes
+        if self.setting.model.get("hidden_size") != scale.width:  # the arms' model is smaller
+            with torch.device("meta"):
+                shapes = _shapes(scale.model(scale.vocabulary), scale.length)
+        return self._line(what, scale.donors, shapes.dense * tokens, 4 * shapes.parameters)
 
     def arm(self, what: str, arm: Arm, runs: int, setting: Setting) -> Estimate:
         steps = branched_steps(setting.horizons) if setting.horizons else setting.steps
@@ -109,7 +114,7 @@ class _Shapes:
 
     def flops(self, arm: Arm, rank: str) -> int:
         """Training FLOPs a token of an arm."""
-        if arm.constraint in ("dense", "mimetic") or arm.reading == "start" or set(arm.recipe) & {"density", "mask"}:
+        if arm.constraint in DENSE or arm.reading == "start" or set(arm.recipe) & {"density", "mask"}:
             return self.dense  # masks save no product here
         if arm.constraint in ("donor-body", "random-body"):
             return self.dense - 2 * sum(m * n for m, n in self.body.values())

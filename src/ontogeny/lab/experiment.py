@@ -16,7 +16,16 @@ Split = Literal["tune", "test"]
 
 
 Constraint = Literal[
-    "subspace", "dense", "low-rank", "low-rank-equal", "activations", "mimetic", "donor-body", "random-body"
+    "subspace",
+    "dense",
+    "low-rank",
+    "low-rank-equal",
+    "activations",
+    "mimetic",
+    "donor-body",
+    "random-body",
+    "weight-subset",
+    "projected-weights",
 ]
 Rescue = Literal["on", "free", "projected"]
 
@@ -65,6 +74,7 @@ class Setting:
 
     ``horizons``: cool-downs branched from one constant-rate trunk, the last at ``steps``; rates are then tuned at
     ``tuning_horizon``. ``others`` are donors of another corpus. ``skip``: training batches that were read before.
+    ``repeats``: how often the arms' steps read their text, which is the shorter for it.
     With ``vision`` the arms learn images, ``batch`` and ``windows`` count images, and the donors' text is ``tokens``.
     """
 
@@ -82,6 +92,7 @@ class Setting:
     tuning_horizon: int = field(default=0, metadata=LATER)
     others: tuple[str, ...] = field(default=(), metadata=LATER)
     skip: int = field(default=0, metadata=LATER)
+    repeats: int = field(default=1, metadata=LATER)
     vision: Vision | None = field(default=None, metadata=LATER)
 
     @property
@@ -105,7 +116,9 @@ class Arm:
     the setting's rank unless it names a size), ``dense``, ``low-rank`` (trainable, of
     the subspace's rank), ``low-rank-equal`` (of the subspace's number of trainable values), ``activations``
     (principal directions of the donor's activations), ``mimetic`` (dense, started as Trockman & Kolter 2023 do),
-    ``donor-body`` (the donor's layers, frozen) or ``random-body`` (fresh layers, frozen). ``reading``: what
+    ``donor-body`` (the donor's layers, frozen), ``random-body`` (fresh layers, frozen), or, in a model smaller than the
+    donor, ``weight-subset`` and ``projected-weights`` (``model/baselines.py``). A genome is then read at the donor's
+    size and grown into the model's coordinates. ``teacher``: distilled from the replicate's donor. ``reading``: what
     "constrained" means, see ``constrain``. ``donors``: the replicate's own; ``all`` of them, or of ``both`` corpora,
     for controls that mix; or the ``other`` corpus's. ``donor`` and ``draw`` replace the replicate's own donor (from 0)
     and control draw (from 1).
@@ -139,6 +152,12 @@ class Arm:
     rate_factor: float = field(default=1.0, metadata=LATER)
     setting: str = field(default="", metadata=LATER)
     develop: Mapping[str, Any] | None = field(default=None, metadata=LATER)
+    teacher: bool = field(default=False, metadata=LATER)
+
+    @property
+    def starts_trained(self) -> bool:
+        """Whether it starts from values that were trained before."""
+        return bool(self.after) or self.constraint in ("weight-subset", "projected-weights")
 
     def scaled(self, rates: Rates) -> Rates:
         """The rates it trains at, where its search has found these."""

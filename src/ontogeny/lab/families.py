@@ -14,6 +14,7 @@ from ontogeny.lab.donors import DonorRecipe, given_donor, write_tokenizer
 from ontogeny.lab.experiment import Setting, Vision
 from ontogeny.lab.scales import Scale, Variant
 from ontogeny.lab.store import Store
+from ontogeny.model.grow import budgeted, parameters
 from ontogeny.training.batches import Batches, evaluation_windows
 from ontogeny.training.text import Tokens, end_token, load_tokenizer, read_corpus, tokenise, train_tokenizer
 
@@ -76,7 +77,9 @@ def make_setting(
     scale = variant.scale
     names = ("rank", "length", "batch", "steps", "evaluate_at", "windows", "precision", "horizons", "tuning_horizon")
     shared = {name: getattr(scale, name) for name in names}
-    setting = Setting(model=model, tokens=tokens, donors=donors, skip=variant.skip, **shared)
+    smaller = budgeted(model, variant.budget, parameters) if variant.budget else model
+    shared |= {"skip": variant.skip, "repeats": variant.repeats}
+    setting = Setting(model=smaller, tokens=tokens, donors=donors, **shared)
     return replace(setting, vision=vision, batch=scale.image_batch, windows=scale.test_images) if vision else setting
 
 

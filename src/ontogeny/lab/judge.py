@@ -279,7 +279,7 @@ def _verdict(
     pairs = [(arms[c.embeddings, c.control], arms[c.embeddings, c.treatment]) for c in contrasts]
     if any(arm.diverged for pair in pairs for arm in pair):
         return Verdict("undecided", "diverged or missing runs")
-    fresh = [pair for pair in pairs if not any(experiment.arm(arm.arm).after for arm in pair)]  # others start trained
+    fresh = [pair for pair in pairs if not any(experiment.arm(arm.arm).starts_trained for arm in pair)]
     if experiment.audit and not all(starts_match(*pair) for pair in fresh):
         return Verdict("undecided", "audit: step-0 losses differ")
     return judge(

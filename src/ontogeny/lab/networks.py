@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ from ontogeny.lab.experiment import Run, Setting
 from ontogeny.lab.store import Store
 from ontogeny.lab.tasks import replicate_seed, run_tokens
 from ontogeny.model.activations import activation_genome
-from ontogeny.model.baselines import mimetic
+from ontogeny.model.baselines import mimetic, projected_weights, weight_subset
 from ontogeny.model.constrain import (
     constrain,
     effective_weights,
@@ -31,13 +32,15 @@ from ontogeny.model.constrain import (
     low_rank,
     merge,
     project_weights,
+    site_shapes,
     start_cores,
 )
+from ontogeny.model.grow import grown_genome, shape_of
 from ontogeny.model.initialise import donor_embeddings, fresh_model, matched_gain, set_final_gain
 from ontogeny.model.vision import ImageClassifier, donor_body, freeze_body, fresh_classifier
 from ontogeny.streams import stream_seed
 from ontogeny.training.batches import evaluation_windows
-from ontogeny.training.train import evaluation_loss
+from ontogeny.training.train import LossFunction, evaluation_loss
 
 ACTIVATION_TOKENS = 100_000
 GAIN_WINDOWS = 32
@@ -99,11 +102,19 @@ def _random_body(model: nn.Module, run: Run, lab: Lab) -> nn.Module:
     return freeze_body(model)
 
 
+def _projected(model: nn.Module, run: Run, lab: Lab) -> nn.Module:
+    genome = cached_genome(own_donor_id(run), Recipe(rank=run.setting.rank), lab)
+    found: nn.Module = projected_weights(model, own_donor(run, lab), genome)
+    return found
+
+
 WHOLE: dict[str, Callable[[nn.Module, Run, Lab], nn.Module]] = {  # arms without a genome
     "dense": lambda model, run, lab: model,
     "mimetic": _mimetic,
     "donor-body": _donor_body,
     "random-body": _random_body,
+    "weight-subset": lambda model, run, lab: weight_subset(model, own_donor(run, lab)),
+    "projected-weights": _projected,
 }
 
 
@@ -158,7 +169,16 @@ def make_genome(run: Run, lab: Lab) -> Genome:
     genomes = [cached_genome(donor, recipe, lab) for donor in mixed_donors(run)]
     for control in arm.controls:
         genomes = [transform(control, genomes, seed=draw)]
-    return genomes[0]
+    return genomes[0] if setting.vision else _fitted(genomes[0], own_donor(run, lab).config, setting.model, draw)
+
+
+def _fitted(genome: Genome, donor: Mapping[str, Any], model: Mapping[str, Any], seed: int) -> Genome:
+    """The genome as the arms' model can take it: grown into its coordinates where it isn't of the donor's size."""
+    if shape_of(donor) == shape_of(model):
+        return genome
+    with torch.device("meta"):
+        shapes = site_shapes(fresh_model(model, 0))
+    return grown_genome(genome, donor, model, shapes, seed=seed)
 
 
 def mixed_donors(run: Run) -> list[str]:
@@ -229,3 +249,29 @@ def _donor_embedding(path: Path) -> Tensor:
 
 def _embedding(run: Run, lab: Lab) -> Tensor:
     return _donor_embedding(lab.donors[own_donor_id(run)])
+
+
+TEACHER = (2.0, 0.5)  # temperature, share of the teacher's part; ours: Hinton et al. leave both to the task
+
+
+def distilled(run: Run, lab: Lab) -> LossFunction:
+    """The next-token loss, half of it replaced by the divergence from the donor's predictions (arXiv:1503.02531).
+
+    T²·KL(donor ‖ model) of both softened by T, nats a token, as in Hinton, Vinyals & Dean 2015.
+    """
+    from transformers import AutoModelForCausalLM
+
+    path = lab.donors[own_donor_id(run)]
+    donor = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, trust_remote_code=False).float().eval()
+    temperature, share = TEACHER
+
+    def both(model: nn.Module, windows: Tensor) -> Tensor:
+        with torch.no_grad():
+            told = donor(input_ids=windows[:, :-1], use_cache=False).logits
+        logits = model(input_ids=windows[:, :-1], use_cache=False).logits
+        student, teacher = (F.log_softmax(x.flatten(0, 1).float() / temperature, dim=-1) for x in (logits, told))
+        divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+        own = F.cross_entropy(logits.flatten(0, 1).float(), windows[:, 1:].flatten())
+        return (1 - share) * own + share * temperature**2 * divergence
+
+    return both

@@ -14,7 +14,7 @@ from torch import nn
 from ontogeny.canonical import canonical_json
 from ontogeny.files import read_json, replacing, write_json
 from ontogeny.lab.experiment import Run
-from ontogeny.lab.networks import Lab, build, describe_genome, save_network
+from ontogeny.lab.networks import Lab, build, describe_genome, distilled, save_network
 from ontogeny.lab.store import claim
 from ontogeny.lab.tasks import Task, make_task, replicate_seed
 from ontogeny.model.cost import flops_per_token, parameter_counts
@@ -46,7 +46,7 @@ def run(run: Run, lab: Lab) -> dict[str, Any]:
             weight_decay=run.arm.weight_decay,
             precision=setting.precision,
         )
-        history, developed = learn(model, task, config, run, directory)
+        history, developed = learn(model, task, config, run, lab, directory)
         if (setting.horizons or developed) and run.split == "test":
             save_network(model, directory)
         cost = describe_cost(model, history, setting.batch, task.length)
@@ -59,14 +59,14 @@ def run(run: Run, lab: Lab) -> dict[str, Any]:
 
 
 def learn(
-    model: nn.Module, task: Task, config: TrainConfig, run: Run, directory: Path
+    model: nn.Module, task: Task, config: TrainConfig, run: Run, lab: Lab, directory: Path
 ) -> tuple[History, dict[str, Any]]:
     """Train on the task, straight to the end, by cool-downs at horizons, or developing: then what lived stands beside.
 
     ``lived``: site -> its number of directions, and which of them lived at first and after every round, as bits in hex.
     """
     options: dict[str, Any] = {
-        "loss": task.loss,
+        "loss": distilled(run, lab) if run.arm.teacher else task.loss,
         "evaluate": task.evaluate,
         "directory": directory / "checkpoint",
         "on_evaluation": history_writer(directory),

@@ -110,6 +110,8 @@ class Variant:
     ``tokenizer_text``: what a tokenizer is trained on, where several families share one. ``others``: the variant whose
     donors are this one's donors of another corpus. ``skip``: steps of training text that its arms have read before;
     ``ahead``: steps of it that another family reads after them.
+    ``budget``: the share of the donors' parameters that the arms' model has, where it is smaller (``model/grow.py``);
+    ``repeats``: how often arms read their text.
     ``first_donor``: the number of the family's first donor, which fixes its streams of initialisation and data.
     """
 
@@ -120,6 +122,8 @@ class Variant:
     skip: int = 0
     first_donor: int = 1
     ahead: int = 0
+    budget: float = 0.0
+    repeats: int = 1
 
 
 def _shape(

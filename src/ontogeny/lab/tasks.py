@@ -57,8 +57,10 @@ def replicate_seed(replicate: int) -> int:
 def _text(run: Run, store: Store, seed: int) -> Task:
     setting = run.setting
     tokens = run_tokens(setting, store)
-    batches = Batches(tokens.train, setting.length, setting.batch, seed)
-    batches.check_budget(setting.skip + setting.steps, max_epochs=1)
+    often = setting.repeats
+    read = tokens.train if often == 1 else tokens.train[: setting.steps * setting.batch * setting.length // often + 1]
+    batches = Batches(read, setting.length, setting.batch, seed)
+    batches.check_budget(setting.skip + setting.steps, max_epochs=1 if often == 1 else often + 1)
     windows = scoring_windows(setting, tokens, run.split)
     return Task(
         batches=lambda step: batches(setting.skip + step),

@@ -15,9 +15,12 @@ from ontogeny.lab.experiments import (
     rank,
     reachability,
     sparsity,
+    stage2,
 )
 
 EXPERIMENTS: dict[str, ModuleType] = {
     module.NAME: module
-    for module in (convergence, sparsity, extraction, reachability, rank, crossmodal, profile, data, development)
-}
+    for module in (
+        convergence, sparsity, extraction, reachability, rank, crossmodal, profile, data, development, stage2,
+    )
+}  # fmt: skip

@@ -1,0 +1,144 @@
+"""Stage 2 (E19, G18, G27, S13): is a small network grown from structure worth more than other ways to a small network?
+
+Every arm trains the same small model (its parameters a share of the donor's) on the same tokens: grown from the donor's
+genome, from a random genome, from scratch, from a subset of the donor's weights, or taught by the donor. At three sizes
+of data, each read in as many steps: arms "grown 1/4" read a quarter of the text four times.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ontogeny.lab.answers import answer_of
+from ontogeny.lab.answers import findings as answers_to_findings
+from ontogeny.lab.experiment import Arm, Contrast, Experiment, Setting
+from ontogeny.lab.experiments.stage2_figures import data_drawings, data_tables
+from ontogeny.lab.judge import Assessment
+from ontogeny.lab.report.figures import Drawing
+from ontogeny.lab.report.tables import Table
+from ontogeny.lab.scales import Scale, Variant, published
+from ontogeny.lab.store import Store
+from ontogeny.training.develop import schedule
+
+NAME = "stage2"
+TITLE = "Stage 2: is a small network grown from structure worth more than other ways to one?"
+FLAW = (
+    "no number was published, and a second stage was never set beside what costs nothing: the same small network from "
+    "scratch, from a random genome, or started from weights that are there anyway"
+)
+
+SCALES: dict[str, dict[str, Any]] = {
+    "smoke": {"rank": "50%", "steps": 12, "evaluate_at": (6, 12)},
+    "laptop": {"rank": "50%"},
+    "workstation": {"rank": "50%"},
+    "paper": published("HuggingFaceTB/SmolLM2-135M", rank="50%", steps=2000, evaluate_at=(100, 500, 1000, 2000)),
+}
+BUDGET = 0.4  # of the donor's parameters
+SIZES = {"": 1, "1/4": 4, "1/16": 16}  # setting -> how often its text is read
+LEAST = "1/16"
+PROCESS: dict[str, Any] = {"keep": 0.5}
+
+GROWN: dict[str, Any] = {"recipe": {"basis": "singular"}, "develop": PROCESS}
+ARMS = {
+    "grown": Arm("grown", description="from the donor's genome: developed, pruned to half its directions", **GROWN),
+    "random": Arm("random", controls=("random",), description="the same from a random genome", **GROWN),
+    "scratch": Arm("scratch", constraint="dense", description="every weight trained from a fresh start"),
+    "subset": Arm("subset", constraint="weight-subset", description="started from a subset of the donor's weights"),
+    "distilled": Arm("distilled", constraint="dense", teacher=True, description="from scratch, taught by the donor"),
+}
+FULL_ARMS = ARMS | {
+    "coherent": Arm("coherent", controls=("coherent",), description="grown from layers that agree", **GROWN),
+    "projected": Arm("projected", constraint="projected-weights", description="the donor's weights, projected"),
+    "mimetic": Arm("mimetic", constraint="mimetic", description="every weight trained from a mimetic start"),
+    "low-rank": Arm("low-rank", constraint="low-rank", description="trainable A Bᵀ of the genome's rank"),
+    "undeveloped": Arm("undeveloped", recipe={"basis": "singular"}, description="grown, nothing pruned"),
+    "released": Arm("released", reading="start", description="grown at the start, then every weight free"),
+}
+
+RULES = {
+    "estimand": "gap = test loss(other) − test loss(grown), nats a token, after the same tokens; embeddings fresh, but "
+    "the donor's in the subset and projected arms: values are what they keep, and their start isn't audited",
+    "size": f"one model for all arms, at most {BUDGET:.0%} of the donor's parameters: width, feed-forward units and "
+    "heads shrunk alike, layers by the square root",
+    "data": "as many steps at every size of text: read once, 4 and 16 times",
+    "teacher": "half cross-entropy, half T²·KL to the donor's predictions, T = 2 (ours)",
+    "E19": "judged as: growing beats training the same network from scratch. Supported if scratch − grown is supported",
+    "G18": "supported if scratch − distilled is supported: what the donor found fits into the small network better "
+    "when it is told than when it is searched for",
+    "G27": "judged as: structure makes a network sample-efficient. Supported if with the least text scratch − grown is "
+    "supported",
+    "S13": "judged as: with the least text a blueprint beats a photograph. Supported if with the least text subset − "
+    "grown is supported",
+}
+
+
+def variants(scale: Scale, table: str, text: tuple[str, ...], given: bool) -> dict[str, Variant]:
+    """One small model; three sizes of text."""
+    return {name: Variant(scale, text, budget=BUDGET, repeats=repeats) for name, repeats in SIZES.items()}
+
+
+def declare(*, given: bool, table: str, settings: Mapping[str, Setting], **rest: Any) -> Experiment:
+    """The experiment for one scale, text and set of donors. ``given``: the donors are the user's own."""
+    schedule(rest["setting"].steps, **PROCESS)  # told now rather than in the first run
+    kinds = FULL_ARMS if table == "full" else ARMS
+    arms = [replace(arm, name=_name(kind, size), setting=size) for size in SIZES for kind, arm in kinds.items()]
+    return Experiment(
+        name=NAME,
+        title=TITLE,
+        arms=tuple(arms),
+        embeddings={"fresh": tuple(arm.name for arm in arms)},
+        contrasts=tuple(_contrasts(list(kinds))),
+        single_checkpoint=given and len(rest["setting"].donors) == 1,
+        rules=RULES,
+        table=table,
+        settings=dict(settings),
+        alignments=(),
+        **rest,
+    )
+
+
+def _name(kind: str, size: str) -> str:
+    return f"{kind} {size}".strip()
+
+
+QUESTIONS = {
+    "scratch": "than the same network from scratch?",
+    "random": "than one grown from a random genome?",
+    "subset": "than a subset of the donor's weights?",
+    "distilled": "than a network taught by the donor?",
+}
+PRIMARY = {"": ("scratch", "random", "distilled"), LEAST: ("scratch", "subset")}  # and scratch − distilled
+
+
+def _contrasts(kinds: list[str]) -> list[Contrast]:
+    found = [Contrast("fresh", "scratch", "distilled", "is a taught network better than one from scratch?")]
+    for size in SIZES:
+        where = f"with {size} of the text: " if size else ""
+        for kind in kinds:
+            if kind != "grown":
+                question = f"{where}is a grown network better {QUESTIONS.get(kind, f'than {kind}?')}"
+                primary = kind in PRIMARY.get(size, ())
+                found.append(Contrast("fresh", _name(kind, size), _name("grown", size), question, primary))
+    return found
+
+
+def findings(assessment: Assessment, store: Store) -> dict[str, dict[str, str]]:
+    """E19, G18, G27 and S13."""
+    asked = {
+        "E19": "scratch − grown",
+        "G18": "scratch − distilled",
+        "G27": f"scratch {LEAST} − grown {LEAST}",
+        "S13": f"subset {LEAST} − grown {LEAST}",
+    }
+    answers = {claim: answer_of(assessment, f"{contrast} (fresh)") for claim, contrast in asked.items()}
+    return answers_to_findings(assessment.experiment, answers)
+
+
+def figures(name: str, assessment: Assessment, store: Store) -> tuple[Drawing, ...]:
+    """Loss by size of the text, all builders on one figure."""
+    return data_drawings(name, assessment, SIZES)
+
+
+def tables(assessment: Assessment, store: Store) -> tuple[Table, ...]:
+    """The same as numbers, beside what every builder costs."""
+    return data_tables(assessment, SIZES)

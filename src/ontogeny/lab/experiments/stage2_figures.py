@@ -1,0 +1,81 @@
+"""What stage 2 draws and lists: the loss of every builder by how much text it reads."""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+
+from ontogeny.lab.judge import ArmSummary, Assessment
+from ontogeny.lab.report.figures import Drawing, Figure, arm_style, canvas, setting_line, styled
+from ontogeny.lab.report.tables import Table, show
+
+Series = Mapping[str, Mapping[int, ArmSummary]]  # builder -> distinct tokens -> its arm
+
+
+def by_data(assessment: Assessment, sizes: Mapping[str, int]) -> Series:
+    """Every builder's arms by the tokens of distinct text that they read; those that have a loss."""
+    setting = assessment.experiment.setting
+    tokens = setting.steps * setting.batch * setting.length
+    found: dict[str, dict[int, ArmSummary]] = {}
+    for arm in assessment.arms.values():
+        kind, _, size = arm.arm.partition(" ")
+        if arm.interval is not None:
+            found.setdefault(kind, {})[tokens // sizes[size]] = arm
+    return {kind: dict(sorted(arms.items())) for kind, arms in found.items()}
+
+
+def data_drawings(name: str, assessment: Assessment, sizes: Mapping[str, int]) -> tuple[Drawing, ...]:
+    """The figure, where anything is measured."""
+    series = by_data(assessment, sizes)
+    if not series:
+        return ()
+    told = "; ".join(
+        f"{kind} " + ", ".join(f"{tokens:,} tokens {show(arm.interval, '±.3f')}" for tokens, arm in arms.items())
+        for kind, arms in series.items()
+    )
+    alt = f"Test loss by distinct tokens of text, nats a token: {told}."
+    caption = (
+        "Test loss after as many steps on as much text as the axis says, read once, 4 and 16 times; means and 95 % t "
+        "intervals over replicates. All builders train the same small model."
+    )
+    drawn = partial(data_figure, series, assessment)
+    return (Drawing(drawn, f"{name}-loss-by-data", alt, caption, numbers="loss-by-data"),)
+
+
+@styled
+def data_figure(series: Series, assessment: Assessment) -> Figure:
+    """Loss against text, a line a builder."""
+    line = setting_line(assessment.experiment, "embeddings fresh")
+    figure, grid = canvas("What a small network learns from how much text", line, 4.4)
+    axes, experiment = grid[0, 0], assessment.experiment
+    for position, (kind, arms) in enumerate(series.items()):
+        colour, marker = arm_style(kind, experiment)
+        x = [tokens * 1.03 ** (2 * position - len(series) + 1) for tokens in arms]
+        intervals = [arm.interval for arm in arms.values() if arm.interval]
+        axes.plot(x, [i.mean for i in intervals], color=colour, marker=marker, ms=5, lw=1.2, label=kind)
+        for place, interval in zip(x, intervals, strict=True):
+            if math.isfinite(interval.low):
+                axes.plot((place, place), (interval.low, interval.high), color=colour, linewidth=1.1)
+    for label, loss in assessment.references.items():
+        if label == "bigram":
+            axes.axhline(loss, color="#595959", linewidth=0.8, linestyle=":", label=f"bigram, {loss:.2f}")
+    ticks = sorted({tokens for arms in series.values() for tokens in arms})
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [f"{tokens:,}" for tokens in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel="distinct tokens of text", ylabel="test loss (nats a token)")
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, frameon=False)
+    return figure
+
+
+def data_tables(assessment: Assessment, sizes: Mapping[str, int]) -> tuple[Table, ...]:
+    """Losses by builder and text, beside what the builder trains and costs."""
+    columns = {
+        "builder": "", "distinct tokens": ",d", "test loss, nats a token [95 %]": "±.3f", "trained values": ",d",
+        "training FLOPs": ".2e", "past the bigram": "",
+    }  # fmt: skip
+    rows = tuple(
+        (kind, tokens, arm.interval, arm.trainable_parameters, arm.flops, arm.passed_gate)
+        for kind, arms in by_data(assessment, sizes).items()
+        for tokens, arm in arms.items()
+    )
+    return (Table("loss-by-data", "Loss by how much text a builder reads", columns, rows, grouped=True),)
