@@ -29,7 +29,7 @@ def lab(tmp_path: Path) -> Lab:
 def run_of(arm: Arm, lab: Lab, **changes: object) -> Run:
     config = open_checkpoint(lab.donors["d"]).config
     model = budgeted(config, 0.6, parameters)
-    setting = Setting(model, "t" * 64, ("d",), "50%", 8, 2, 4, (4,), 4)
+    setting = Setting(model, "t" * 64, ("d",), "50%", 8, 2, 4, (4,), 4, grown=True)
     return Run(replace(setting, **changes), arm, "fresh", Rates(0.01, 0.01), "test", 1)  # type: ignore[arg-type]
 
 

@@ -39,27 +39,37 @@ def compare_networks(pair: Comparison, lab: Lab) -> dict[str, Any]:
         if not (directory / "result.json").exists():
             setting = pair.first.setting
             windows = evaluation_windows(run_tokens(setting, lab.store).test, setting.length, WINDOWS)
-            found = [_read(trained_network(run, lab)[0], windows[:, :-1]) for run in (pair.first, pair.second)]
-            (p, x), (q, y) = found
+            models = [trained_network(run, lab)[0].eval() for run in (pair.first, pair.second)]
             result = {
                 "kind": "comparison",
                 "id": pair.id,
                 "replicate": 0,
                 "first": [pair.first.id, pair.first.replicate],
                 "second": [pair.second.id, pair.second.replicate],
-                "divergence": divergence(p, q),
-                "agreement": float((p.argmax(-1) == q.argmax(-1)).double().mean()),
-                "alignment": linear_alignment(x, y),
+                **_beside(models, windows[:, :-1]),
             }
             write_json(directory / "result.json", result)
     return read_json(directory / "result.json")
 
 
 @torch.no_grad()
-def _read(model: nn.Module, ids: Int[Tensor, "windows length"]) -> tuple[Tensor, Tensor]:
-    """Log-probabilities (n, vocabulary) and last hidden states (n, d) of every token."""
-    out = model.eval()(input_ids=ids, use_cache=False, output_hidden_states=True)
-    return F.log_softmax(out.logits.flatten(0, 1).double(), dim=-1), out.hidden_states[-1].flatten(0, 1).double()
+def _beside(models: list[nn.Module], ids: Int[Tensor, "windows length"]) -> dict[str, float]:
+    """Divergence, agreement and alignment, a few windows at a time: a vocabulary may be large."""
+    states: list[list[Tensor]] = [[], []]
+    apart, same = [], []
+    for part in ids.split(4):
+        outs = [model(input_ids=part, use_cache=False, output_hidden_states=True) for model in models]
+        p, q = (F.log_softmax(out.logits.flatten(0, 1).double(), dim=-1) for out in outs)
+        apart.append(divergence(p, q) * len(p))
+        same.append(int((p.argmax(-1) == q.argmax(-1)).sum()))
+        for held, out in zip(states, outs, strict=True):
+            held.append(out.hidden_states[-1].flatten(0, 1).double())
+    x, y = (torch.cat(held) for held in states)
+    return {
+        "divergence": sum(apart) / ids.numel(),
+        "agreement": sum(same) / ids.numel(),
+        "alignment": linear_alignment(x, y),
+    }
 
 
 def divergence(p: Float[Tensor, "n vocabulary"], q: Float[Tensor, "n vocabulary"]) -> float:

@@ -157,13 +157,18 @@ def evaluated_runs(experiment: Experiment, store: Store) -> dict[Cell, list[Run]
 
 
 def comparisons(experiment: Experiment, store: Store) -> list[Comparison]:
-    """Every two networks of a group of twins, once their rates are known."""
+    """Every two networks of a group of twins, of runs that ended without diverging."""
     cells = evaluated_runs(experiment, store)
     found = []
     for group in experiment.twins:
-        runs = [run for (_, name), cell in cells.items() if name in group for run in cell]
+        runs = [run for (_, name), cell in cells.items() if name in group for run in cell if _ended(run, store)]
         found += [Comparison(one, other) for one, other in combinations(runs, 2)]
     return found
+
+
+def _ended(run: Run, store: Store) -> bool:
+    result = store.result(run.id, run.replicate)
+    return result is not None and result["final"] is not None
 
 
 def stored_results(experiment: Experiment, store: Store) -> list[dict[str, Any]]:

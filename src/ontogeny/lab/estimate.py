@@ -22,7 +22,8 @@ from ontogeny.training.train import TrainConfig, train
 TUNING_RUNS = {"body": 4, "rest": 3}  # points a search takes along one axis, as seen; two more than the least at most
 BYTES_PER_PARAMETER = 16  # float32 weight, gradient and AdamW's two moments
 ACTIVATIONS_PER_LAYER = 24  # float32 values of the model's width kept a token and layer for the backward pass
-DENSE = ("dense", "mimetic", "weight-subset", "projected-weights")  # constraints under which every weight trains
+# Constraints under which every weight trains.
+DENSE = ("dense", "mimetic", "weight-subset", "weight-subset-body", "projected-weights")
 BYTES_PER_RUN = 20_000  # of JSON and lock files
 
 

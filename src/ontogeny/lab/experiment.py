@@ -25,6 +25,7 @@ Constraint = Literal[
     "donor-body",
     "random-body",
     "weight-subset",
+    "weight-subset-body",
     "projected-weights",
 ]
 Rescue = Literal["on", "free", "projected"]
@@ -74,7 +75,7 @@ class Setting:
 
     ``horizons``: cool-downs branched from one constant-rate trunk, the last at ``steps``; rates are then tuned at
     ``tuning_horizon``. ``others`` are donors of another corpus. ``skip``: training batches that were read before.
-    ``repeats``: how often the arms' steps read their text, which is the shorter for it.
+    ``grown``: the arms' model is smaller than the donors'. ``repeats``: how often the arms' steps read their text, which is the shorter for it.
     With ``vision`` the arms learn images, ``batch`` and ``windows`` count images, and the donors' text is ``tokens``.
     """
 
@@ -93,6 +94,7 @@ class Setting:
     others: tuple[str, ...] = field(default=(), metadata=LATER)
     skip: int = field(default=0, metadata=LATER)
     repeats: int = field(default=1, metadata=LATER)
+    grown: bool = field(default=False, metadata=LATER)
     vision: Vision | None = field(default=None, metadata=LATER)
 
     @property
@@ -117,8 +119,9 @@ class Arm:
     the subspace's rank), ``low-rank-equal`` (of the subspace's number of trainable values), ``activations``
     (principal directions of the donor's activations), ``mimetic`` (dense, started as Trockman & Kolter 2023 do),
     ``donor-body`` (the donor's layers, frozen), ``random-body`` (fresh layers, frozen), or, in a model smaller than the
-    donor, ``weight-subset`` and ``projected-weights`` (``model/baselines.py``). A genome is then read at the donor's
-    size and grown into the model's coordinates. ``teacher``: distilled from the replicate's donor. ``reading``: what
+    donor, ``weight-subset``, the same with fresh embeddings (``weight-subset-body``) and ``projected-weights``
+    (``model/baselines.py``). A genome is then read at the donor's size and grown into the model's coordinates.
+    ``teacher``: distilled from the replicate's donor. ``reading``: what
     "constrained" means, see ``constrain``. ``donors``: the replicate's own; ``all`` of them, or of ``both`` corpora,
     for controls that mix; or the ``other`` corpus's. ``donor`` and ``draw`` replace the replicate's own donor (from 0)
     and control draw (from 1).
@@ -157,7 +160,7 @@ class Arm:
     @property
     def starts_trained(self) -> bool:
         """Whether it starts from values that were trained before."""
-        return bool(self.after) or self.constraint in ("weight-subset", "projected-weights")
+        return bool(self.after) or self.constraint in ("weight-subset", "weight-subset-body", "projected-weights")
 
     def scaled(self, rates: Rates) -> Rates:
         """The rates it trains at, where its search has found these."""
@@ -270,7 +273,9 @@ class Experiment:
         found = []
         setting = self.setting_of(arm)
         for replicate in range(1, (arm.replicates or self.replicates) + 1):
-            own = arm.donor == (replicate - 1) % len(setting.donors) or arm.draw == replicate
+            fixed = arm.donor is not None or arm.draw is not None
+            donor_own = arm.donor in (None, (replicate - 1) % len(setting.donors))
+            own = fixed and donor_own and arm.draw in (None, replicate)
             same = self.arm(arm.tuned_as) if own and arm.tuned_as else arm
             parent = parents[replicate - 1] if arm.after else None
             found.append(Run(setting, same, mode, arm.scaled(rates), "test", replicate, parent))

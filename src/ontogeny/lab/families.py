@@ -78,7 +78,7 @@ def make_setting(
     names = ("rank", "length", "batch", "steps", "evaluate_at", "windows", "precision", "horizons", "tuning_horizon")
     shared = {name: getattr(scale, name) for name in names}
     smaller = budgeted(model, variant.budget, parameters) if variant.budget else model
-    shared |= {"skip": variant.skip, "repeats": variant.repeats}
+    shared |= {"skip": variant.skip, "repeats": variant.repeats, "grown": bool(variant.budget)}
     setting = Setting(model=smaller, tokens=tokens, donors=donors, **shared)
     return replace(setting, vision=vision, batch=scale.image_batch, windows=scale.test_images) if vision else setting
 

@@ -291,9 +291,13 @@ def _verdict(
     )
 
 
-def conditions(assessment: Assessment, contrasts: Sequence[ContrastSummary]) -> dict[str, Any]:
-    """What every rule asks of the arms of some contrasts: ``donors, gates_passed, rates_resolved, decisive_scale``."""
+def conditions(
+    assessment: Assessment, contrasts: Sequence[ContrastSummary], arms: Sequence[tuple[Embeddings, str]] = ()
+) -> dict[str, Any]:
+    """What every rule asks of the arms of some contrasts, and of further ``arms`` (embeddings, name): ``donors,
+    gates_passed, rates_resolved, decisive_scale``."""
     names = [(c.contrast.embeddings, n) for c in contrasts for n in (c.contrast.control, c.contrast.treatment)]
+    names += arms
     donors = {donor["id"]: donor for donor in assessment.donors}
     return _conditions(assessment.experiment, [assessment.arms[name] for name in names], donors)
 

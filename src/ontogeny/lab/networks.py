@@ -35,7 +35,7 @@ from ontogeny.model.constrain import (
     site_shapes,
     start_cores,
 )
-from ontogeny.model.grow import grown_genome, shape_of
+from ontogeny.model.grow import grown_genome
 from ontogeny.model.initialise import donor_embeddings, fresh_model, matched_gain, set_final_gain
 from ontogeny.model.vision import ImageClassifier, donor_body, freeze_body, fresh_classifier
 from ontogeny.streams import stream_seed
@@ -114,6 +114,7 @@ WHOLE: dict[str, Callable[[nn.Module, Run, Lab], nn.Module]] = {  # arms without
     "donor-body": _donor_body,
     "random-body": _random_body,
     "weight-subset": lambda model, run, lab: weight_subset(model, own_donor(run, lab)),
+    "weight-subset-body": lambda model, run, lab: weight_subset(model, own_donor(run, lab), embeddings=False),
     "projected-weights": _projected,
 }
 
@@ -169,13 +170,11 @@ def make_genome(run: Run, lab: Lab) -> Genome:
     genomes = [cached_genome(donor, recipe, lab) for donor in mixed_donors(run)]
     for control in arm.controls:
         genomes = [transform(control, genomes, seed=draw)]
-    return genomes[0] if setting.vision else _fitted(genomes[0], own_donor(run, lab).config, setting.model, draw)
+    return _grown(genomes[0], own_donor(run, lab).config, setting.model, draw) if setting.grown else genomes[0]
 
 
-def _fitted(genome: Genome, donor: Mapping[str, Any], model: Mapping[str, Any], seed: int) -> Genome:
-    """The genome as the arms' model can take it: grown into its coordinates where it isn't of the donor's size."""
-    if shape_of(donor) == shape_of(model):
-        return genome
+def _grown(genome: Genome, donor: Mapping[str, Any], model: Mapping[str, Any], seed: int) -> Genome:
+    """The genome in the coordinates of the arms' model."""
     with torch.device("meta"):
         shapes = site_shapes(fresh_model(model, 0))
     return grown_genome(genome, donor, model, shapes, seed=seed)
@@ -267,7 +266,7 @@ def distilled(run: Run, lab: Lab) -> LossFunction:
 
     def both(model: nn.Module, windows: Tensor) -> Tensor:
         with torch.no_grad():
-            told = donor(input_ids=windows[:, :-1], use_cache=False).logits
+            told = donor.to(windows.device)(input_ids=windows[:, :-1], use_cache=False).logits
         logits = model(input_ids=windows[:, :-1], use_cache=False).logits
         student, teacher = (F.log_softmax(x.flatten(0, 1).float() / temperature, dim=-1) for x in (logits, told))
         divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)

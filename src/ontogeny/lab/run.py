@@ -14,10 +14,11 @@ from torch import nn
 from ontogeny.canonical import canonical_json
 from ontogeny.files import read_json, replacing, write_json
 from ontogeny.lab.experiment import Run
-from ontogeny.lab.networks import Lab, build, describe_genome, distilled, save_network
+from ontogeny.lab.networks import Lab, build, describe_genome, distilled, own_donor, save_network
 from ontogeny.lab.store import claim
 from ontogeny.lab.tasks import Task, make_task, replicate_seed
 from ontogeny.model.cost import flops_per_token, parameter_counts
+from ontogeny.model.grow import flops
 from ontogeny.model.vision import ImageClassifier, flops_per_image
 from ontogeny.training.branch import train_branched
 from ontogeny.training.develop import develop, schedule
@@ -47,9 +48,11 @@ def run(run: Run, lab: Lab) -> dict[str, Any]:
             precision=setting.precision,
         )
         history, developed = learn(model, task, config, run, lab, directory)
-        if (setting.horizons or developed) and run.split == "test":
+        if (setting.horizons or developed) and run.split == "test" and history.stop_reason != "non-finite":
             save_network(model, directory)
         cost = describe_cost(model, history, setting.batch, task.length)
+        if run.arm.teacher:  # its forward pass, a third of a training step's
+            cost["flops"] += flops(own_donor(run, lab).config, task.length) // 3 * cost["tokens"]
         described = {"references": task.references, "frames": describe_genome(genome, run, lab)} | developed
         identity = {"kind": "arm", "id": run.id, "replicate": run.replicate, "host": host()}
         result = identity | run.recipe | outcome(history, setting.measure.key) | described | cost

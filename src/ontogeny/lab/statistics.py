@@ -6,7 +6,7 @@ direction: ``test loss(control) - test loss(donor)``, nats a token, one value a 
 
 import bisect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
 
@@ -318,22 +318,39 @@ class Likeness:
     p: float
 
 
-def likeness(similarity: Float[np.ndarray, "n n"], groups: Sequence[int], draws: int = 10_000) -> Likeness:
-    """Are units of one group more alike than units of two? ``p`` by permuting the groups' labels over the units.
+def likeness(
+    similarity: Float[np.ndarray, "n n"], groups: Sequence[int], blocks: Sequence[int], draws: int = 10_000
+) -> Likeness:
+    """Are units of one group more alike than units of two? Pairs of different blocks alone.
 
-    The share of ``draws`` random relabellings, and the given one, whose difference is at least the one found.
+    Every block holds one unit of each group. ``p`` by permuting the groups' labels within each block: the share of
+    ``draws`` random relabellings, and the given one, whose difference is at least the one found.
     """
-    labels = np.array(groups)
+    labels, blocked = np.array(groups), np.array(blocks)
     first, second = np.triu_indices(len(labels), 1)
+    apart = blocked[first] != blocked[second]
+    first, second = first[apart], second[apart]
     values = similarity[first, second]
     generator = numpy_stream(0, "likeness")
-    relabelled = np.array([labels, *(generator.permutation(labels) for _ in range(draws))])
+    relabelled = np.tile(labels, (draws + 1, 1))
+    for block in np.unique(blocked):
+        members = np.flatnonzero(blocked == block)
+        relabelled[1:, members] = generator.permuted(relabelled[1:, members], axis=1)
     same = relabelled[:, first] == relabelled[:, second]  # (draws + 1, pairs)
-    pairs = int(same[0].sum())
+    pairs = same.sum(axis=1)
     within = same @ values / pairs
     between = (values.sum() - pairs * within) / (len(values) - pairs)
-    reached = int((within >= within[0] - 1e-12).sum())  # the given labels among them; the total is fixed
+    reached = int((within - between >= within[0] - between[0] - 1e-12).sum())  # the given labels among them
     return Likeness(float(within[0]), float(between[0]), reached / (draws + 1))
+
+
+def jackknife_interval(statistic: Callable[[Sequence[int]], float], units: Sequence[int]) -> Interval:
+    """A statistic of units that share its terms, as pairs do: Student's t on the leave-one-out pseudo-values.
+
+    n·θ − (n − 1)·θ₋ᵢ (Tukey 1958; for U-statistics Arvesen 1969). ``statistic`` gets the units it is to use.
+    """
+    n, whole = len(units), statistic(units)
+    return paired_interval([n * whole - (n - 1) * statistic([u for u in units if u != left]) for left in units])
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from ontogeny.canonical import digest
 from ontogeny.errors import InputError
 from ontogeny.files import read_json, write_json
-from ontogeny.lab.experiment import Run, Vision
+from ontogeny.lab.experiment import Run, Setting, Vision
 from ontogeny.lab.store import Store
-from ontogeny.streams import stream_seed
+from ontogeny.streams import numpy_stream, stream_seed
 from ontogeny.training.batches import Batches, evaluation_windows
 from ontogeny.training.references import reference_losses
 from ontogeny.training.text import Tokens, open_tokens
@@ -57,16 +57,15 @@ def replicate_seed(replicate: int) -> int:
 def _text(run: Run, store: Store, seed: int) -> Task:
     setting = run.setting
     tokens = run_tokens(setting, store)
-    often = setting.repeats
-    read = tokens.train if often == 1 else tokens.train[: setting.steps * setting.batch * setting.length // often + 1]
-    batches = Batches(read, setting.length, setting.batch, seed)
+    often, start = setting.repeats, text_start(setting, tokens, run.replicate)
+    batches = Batches(tokens.train[start : start + _read(setting, tokens)], setting.length, setting.batch, seed)
     batches.check_budget(setting.skip + setting.steps, max_epochs=1 if often == 1 else often + 1)
     windows = scoring_windows(setting, tokens, run.split)
     return Task(
         batches=lambda step: batches(setting.skip + step),
         loss=next_token_loss,
         evaluate=lambda model: {"loss": evaluation_loss(model, windows)},
-        references=text_references(setting, store)[run.split],
+        references=text_references(setting, store, run.replicate)[run.split],
         length=setting.length,
     )
 
@@ -105,13 +104,31 @@ def scoring_windows(setting: TextSetting, tokens: Tokens, split: str) -> Tensor:
     return evaluation_windows(getattr(tokens, split), setting.length, setting.windows)
 
 
-def text_references(setting: TextSetting, store: Store) -> dict[str, dict[str, float]]:
-    """Uniform, unigram and bigram losses on the scoring windows of tune and test; computed once a store."""
-    vocabulary = setting.model["vocab_size"]
-    name = digest([setting.tokens, setting.length, setting.windows, vocabulary])[:16]
+def text_start(setting: TextSetting, tokens: Tokens, replicate: int) -> int:
+    """Where a replicate's text starts in the train split: at 0, or where arms read a part again and again, anywhere."""
+    spare = len(tokens.train) - _read(setting, tokens)
+    return int(numpy_stream(replicate, "text").integers(spare + 1)) if getattr(setting, "repeats", 1) > 1 else 0
+
+
+def _read(setting: TextSetting, tokens: Tokens) -> int:
+    """How many train tokens there are to read."""
+    if (often := getattr(setting, "repeats", 1)) == 1:
+        return len(tokens.train)
+    assert isinstance(setting, Setting)
+    return min(len(tokens.train), setting.steps * setting.batch * setting.length // often + 1)
+
+
+def text_references(setting: TextSetting, store: Store, replicate: int = 0) -> dict[str, dict[str, float]]:
+    """Uniform, unigram and bigram losses on the scoring windows of tune and test; computed once a store.
+
+    Fitted on the train tokens that there are to read: all of them, or the replicate's part.
+    """
+    vocabulary, tokens = setting.model["vocab_size"], run_tokens(setting, store)
+    start, length = text_start(setting, tokens, replicate), _read(setting, tokens)
+    part = [] if length == len(tokens.train) else [start, length]
+    name = digest([setting.tokens, setting.length, setting.windows, vocabulary, *part])[:16]
     path = store.root / "tokens" / f"references-{name}.json"
     if not path.exists():
-        tokens = run_tokens(setting, store)
         tune, test = (scoring_windows(setting, tokens, split) for split in ("tune", "test"))
-        write_json(path, reference_losses(tokens.train, tune, test, vocabulary))
+        write_json(path, reference_losses(tokens.train[start : start + length], tune, test, vocabulary))
     return read_json(path)

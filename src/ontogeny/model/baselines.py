@@ -114,11 +114,11 @@ def _write(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def weight_subset(model: nn.Module, checkpoint: Checkpoint) -> nn.Module:
+def weight_subset(model: nn.Module, checkpoint: Checkpoint, *, embeddings: bool = True) -> nn.Module:
     """Start a smaller model, in place, from a subset of the donor's weights (Xu et al. 2024, arXiv:2311.18823).
 
     The first layers, and of every dimension an evenly spaced subset; of attention whole heads, so that rotary pairs
-    stay together (ours: the method is for vision transformers). Embeddings, norms and biases are taken too.
+    stay together (ours: the method is for vision transformers). Norms and biases are taken too, and ``embeddings``.
     Raises InputError where a dimension is larger than the donor's.
     """
     own, shape = _shapes(model, checkpoint)
@@ -133,7 +133,8 @@ def weight_subset(model: nn.Module, checkpoint: Checkpoint) -> nn.Module:
         repeat = 1 if role in ("attention.key", "attention.value") else own.heads // own.groups
         return spelled(spelled(groups, repeat), size)
 
-    return _inherit(model, _Source(checkpoint, selection, list(range(shape.layers)), units, fold=False))
+    source = _Source(checkpoint, selection, list(range(shape.layers)), units, fold=False)
+    return _inherit(model, source, embeddings=embeddings)
 
 
 @torch.no_grad()
@@ -187,7 +188,7 @@ class _Source:
         return layer, role, f"layers.{layer}.{role}"
 
 
-def _inherit(model: nn.Module, source: _Source) -> nn.Module:
+def _inherit(model: nn.Module, source: _Source, *, embeddings: bool = True) -> nn.Module:
     """W' = (Rᵀ or rows) W (R or columns) at every site; other parameters likewise along the residual stream."""
     donor = {site.name: W.double() for site, W in source.checkpoint.weights()}
     weights = {}
@@ -202,7 +203,7 @@ def _inherit(model: nn.Module, source: _Source) -> nn.Module:
     places = model_places(model)
     held, norms = {f"{place.name}.weight" for place in places}, {place.norm for place in places}
     for name, parameter in model.named_parameters():
-        if name not in held:
+        if name not in held and (embeddings or parameter.ndim == 1):
             place = next((place for place in places if f"{place.name}.bias" == name), None)
             value = _stored(name, source)
             if place is not None:

@@ -39,6 +39,7 @@ def parameter_counts(model: nn.Module) -> dict[str, int]:
     factored = [m for m in model.modules() if isinstance(m, SubspaceLinear | OneSidedLinear)]
     fixed = sum(basis.numel() for m in factored for basis in m.buffers(recurse=False))
     dead = sum(int((~m.keep).sum()) for m in model.modules() if isinstance(m, MaskedLinear))
+    dead += sum(int(m.dead.sum()) for m in model.modules() if isinstance(m, SubspaceLinear) and m.dead is not None)
     return {
         "parameters": sum(p.numel() for p in model.parameters()) + fixed,
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad) - dead,

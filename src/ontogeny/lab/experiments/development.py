@@ -5,7 +5,7 @@ genomes and random ones alike, each genome with the embeddings of its donor, fro
 genome, "random 1" … one random genome; "donor" and "random" take the replicate's own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ontogeny.lab.answers import Answer, answer_of, find_contrast
 from ontogeny.lab.answers import findings as answers_to_findings
 from ontogeny.lab.conduct import comparisons, evaluated_runs
-from ontogeny.lab.experiment import Contrast, Experiment, Run
+from ontogeny.lab.experiment import Contrast, Embeddings, Experiment, Run
 from ontogeny.lab.experiments.arms import PRIMARY
 from ontogeny.lab.experiments.development_figures import likeness_drawings, likeness_tables
 from ontogeny.lab.judge import Assessment, conditions
@@ -26,12 +26,11 @@ from ontogeny.lab.statistics import (
     DELTA,
     Interval,
     Likeness,
-    VarianceComponent,
     Verdict,
     describe,
+    jackknife_interval,
     judge,
     likeness,
-    paired_interval,
     unmet,
     variance_component,
 )
@@ -72,16 +71,20 @@ RULES = {
     "process": "every direction of the genome lives at first; six rounds, spread evenly from a sixth to two thirds of "
     "the steps (ours: not stated), leave 39.1 % in every matrix, those with the largest |∂L/∂C| over the round's "
     "steps, summed over a direction's row and column of the core; survivors train on",
-    "likeness": "cosine of two runs' survivors over all matrices, index by index in singular-value order; 0.391 by "
-    "chance. Between genomes it is what the order alone gives. p by permuting genome labels over runs",
+    "likeness": "cosine of two runs' survivors over all matrices, index by index in singular-value order, for runs in "
+    "different environments; 0.391 by chance. Between genomes it is what the order alone gives. p by permuting genomes "
+    "within each environment; intervals by the jackknife over genomes. All of it in these environments, at least 4, "
+    "and only if every run of the grid passes its gates",
     "E12": "supported if random − donor is supported",
-    "E13": "likeness within donor genomes − within random genomes, both developed in the same environments, paired by "
-    "genome: supported if the lower 95 % bound > 0.02 and donor genomes are more alike within than between (p < 0.05); "
-    "else undecided, code order; refuted if the upper bound < 0.02",
-    "E14": "refuted if E13 is, or if twins also predict alike: divergence (mean of both KL) between donor genomes − "
-    "within, over genomes: lower 95 % bound > 0.02 nats; supported if E13 is and the upper bound < 0.02",
-    "E15": "variance of the donor genomes' final losses, genomes × environments without repetition: supported if the "
-    "95 % interval of both components excludes 0; refuted if one's upper bound is below a tenth of the whole",
+    "E13": "likeness within a donor's genome − between donor genomes: supported if the lower 95 % bound > 0.02 and "
+    "p < 0.05; refuted if the upper bound < 0.02. Beside it the same of random genomes, which asks whether a "
+    "pretrained genome converges more",
+    "E14": "refuted if E13 is, or if twins also predict alike: divergence (mean of both KL) between genomes − within, "
+    "in different environments, that of random genomes taken off, since twins share a frozen head: lower 95 % bound > "
+    "0.02 nats; supported if E13 is and the upper bound < 0.02",
+    "E15": "share of the genome, with its donor's embeddings, in the variance of the donor genomes' final losses, "
+    "genomes × environments; the rest is the environment's, its interaction with the genome included. Supported if the "
+    "95 % interval lies between a tenth and nine tenths; refuted if it lies below the one or above the other",
 }
 
 
@@ -124,7 +127,7 @@ def declare(*, given: bool, table: str, **rest: Any) -> Experiment:
         rules=RULES,
         table=table,
         alignments=(),
-        twins=tuple(twins.values()),
+        twins=tuple(twins.values()) if len(genomes) > 1 else (),
         **rest,
     )
 
@@ -147,19 +150,20 @@ def findings(assessment: Assessment, store: Store) -> dict[str, dict[str, str]]:
 
 # Survivors ----------------------------------------------------------------------------------------------------
 
-Grid = dict[tuple[int, int], dict[str, NDArray[np.bool_]]]  # (genome, environment) -> site -> what lives
+Cell = tuple[int, int]  # genome, environment
+Grid = dict[Cell, dict[str, NDArray[np.bool_]]]  # cell -> site -> what lives
 
 
 def survivors(assessment: Assessment, store: Store, kind: str) -> Grid:
     """What lives in the end, of every finished run of a kind's genomes."""
     found = {}
     for (genome, environment), run in _grid(assessment, store, kind).items():
-        if result := store.result(run.id, run.replicate):
+        if (result := store.result(run.id, run.replicate)) and result["final"] is not None:
             found[genome, environment] = {site: _alive(entry) for site, entry in result["lived"].items()}
     return found
 
 
-def _grid(assessment: Assessment, store: Store, kind: str) -> dict[tuple[int, int], Run]:
+def _grid(assessment: Assessment, store: Store, kind: str) -> dict[Cell, Run]:
     cells = evaluated_runs(assessment.experiment, store)
     return {
         (genome, run.replicate): run
@@ -181,52 +185,73 @@ def likeness_matrix(grid: Grid) -> NDArray[np.float64]:
     return found
 
 
-def _complete(assessment: Assessment, grid: Grid | dict[tuple[int, int], Run]) -> bool:
+def _complete(assessment: Assessment, grid: Mapping[Any, Any]) -> bool:
     experiment = assessment.experiment
     return len(grid) == len(experiment.setting.donors) * min(ENVIRONMENTS, experiment.replicates)
 
 
 def found_likeness(grid: Grid) -> Likeness:
-    """Within and between genomes, and p."""
-    return likeness(likeness_matrix(grid), [genome for genome, _ in grid])
+    """Within and between genomes, in different environments, and p."""
+    return likeness(likeness_matrix(grid), [genome for genome, _ in grid], [environment for _, environment in grid])
 
 
-def _within(matrix: NDArray[np.float64], genomes: Sequence[int]) -> dict[int, float]:
-    """Mean likeness of a genome's own runs, genome by genome."""
-    labels = np.array(genomes)
-    own = {g: matrix[np.ix_(labels == g, labels == g)] for g in dict.fromkeys(genomes)}
-    return {g: float(block[np.triu_indices(len(block), 1)].mean()) for g, block in own.items()}
+def excess(values: Mapping[tuple[Cell, Cell], float], genomes: Collection[int]) -> float:
+    """Mean within genomes − mean between them, of pairs in different environments and of these genomes alone."""
+    apart = {(a, b): value for (a, b), value in values.items() if a[1] != b[1] and a[0] in genomes and b[0] in genomes}
+    within = [value for (a, b), value in apart.items() if a[0] == b[0]]
+    between = [value for (a, b), value in apart.items() if a[0] != b[0]]
+    return float(np.mean(within) - np.mean(between))
+
+
+def _pairwise(grid: Grid) -> dict[tuple[Cell, Cell], float]:
+    matrix, cells = likeness_matrix(grid), list(grid)
+    return {(cells[i], cells[j]): float(matrix[i, j]) for i in range(len(cells)) for j in range(i)}
 
 
 def _judge(assessment: Assessment, interval: Interval) -> Verdict:
-    """The rule for a number over genomes; every gate of the two kinds' arms."""
-    main = find_contrast(assessment, "random − donor (frozen)")
-    assert main is not None
-    return judge(
+    """The rule for a number over genomes; every gate of all the grid's arms."""
+    return _unmet(assessment) or judge(
         interval,
         second_best_gap=1.0,  # likeness isn't measured at other rates: the rule's last condition doesn't apply
-        single_checkpoint=False,
         delta=DELTA,
-        **conditions(assessment, [main]),
+        **_conditions(assessment),
     )
+
+
+def _conditions(assessment: Assessment) -> dict[str, Any]:
+    main = find_contrast(assessment, "random − donor (frozen)")
+    assert main is not None
+    grid: list[tuple[Embeddings, str]] = [("frozen", name) for group in assessment.experiment.twins for name in group]
+    return conditions(assessment, [main], grid)
+
+
+def _unmet(assessment: Assessment) -> Verdict | None:
+    found = unmet(n=len(assessment.experiment.setting.donors), **_conditions(assessment))
+    few = min(ENVIRONMENTS, assessment.experiment.replicates) < ENVIRONMENTS
+    return found or (Verdict("undecided", "n") if few else None)
 
 
 def _same_structure(assessment: Assessment, store: Store) -> Answer:
     grids = {kind: survivors(assessment, store, kind) for kind in KINDS}
     if not all(_complete(assessment, grid) for grid in grids.values()):
         return Answer("", Verdict("not run"), "not finished")
-    alike = {kind: found_likeness(grid) for kind, grid in grids.items()}
-    within = {k: _within(likeness_matrix(grid), [g for g, _ in grid]) for k, grid in grids.items()}
-    gap = paired_interval([within["donor"][g] - within["random"][g] for g in within["donor"]])
-    told = "; ".join(
-        f"{kind} genomes: within {found.within:.3f}, between {found.between:.3f}, p {found.p:.2g}"
-        for kind, found in alike.items()
-    )
-    told += f"; donor − random within {show(gap, '±+.3f')}; chance {_chance(grids['donor']):.3f}"
-    verdict = _judge(assessment, gap)
+    if assessment.experiment.replicates == 1:
+        return Answer("", Verdict("undecided", "n"), "n")
+    genomes = range(1, len(assessment.experiment.setting.donors) + 1)
+    told, gaps, alike = [], {}, {}
+    for kind, grid in grids.items():
+        values = _pairwise(grid)
+        alike[kind] = found_likeness(grid)
+        gaps[kind] = jackknife_interval(lambda chosen, values=values: excess(values, chosen), genomes)  # type: ignore[misc]
+        told.append(
+            f"{kind} genomes: within {alike[kind].within:.3f}, between {alike[kind].between:.3f}, difference "
+            f"{show(gaps[kind], '±+.3f')}, p {alike[kind].p:.2g}"
+        )
+    measured = f"{'; '.join(told)}; chance {_chance(grids['donor']):.3f}"
+    verdict = _judge(assessment, gaps["donor"])
     if verdict.word == "supported" and alike["donor"].p >= 0.05:
-        return Answer(told, Verdict("undecided", "order"), "the order of singular values explains it: p ≥ 0.05")
-    return Answer(told, verdict, verdict.code or f"within a donor's genome likeness is {describe(gap)}")
+        return Answer(measured, Verdict("undecided", "p"), "p ≥ 0.05 by permutation")
+    return Answer(measured, verdict, verdict.code or f"within a genome likeness is {describe(gaps['donor'])}")
 
 
 def _chance(grid: Grid) -> float:
@@ -239,36 +264,33 @@ def _chance(grid: Grid) -> float:
 # Function and losses ------------------------------------------------------------------------------------------
 
 
-def divergences(assessment: Assessment, store: Store, kind: str) -> dict[tuple[tuple[int, int], tuple[int, int]], Any]:
-    """Pair of (genome, environment) -> the stored comparison of their networks; those that are there."""
-    cell = {(run.id, run.replicate): key for key, run in _grid(assessment, store, kind).items()}
+def divergences(assessment: Assessment, store: Store, kind: str) -> dict[tuple[Cell, Cell], Any]:
+    """Pair of cells -> the stored comparison of their networks; those that are there."""
+    cells = {(run.id, run.replicate): key for key, run in _grid(assessment, store, kind).items()}
     found = {}
     for pair in comparisons(assessment.experiment, store):
-        keys = [cell.get((run.id, run.replicate)) for run in (pair.first, pair.second)]
-        if None not in keys and (result := store.result(pair.id, 0)):
-            found[keys[0], keys[1]] = result
-    return found  # type: ignore[return-value]
+        first, second = (cells.get((run.id, run.replicate)) for run in (pair.first, pair.second))
+        if first and second and (result := store.result(pair.id, 0)):
+            found[first, second] = result
+    return found
 
 
 def _function(assessment: Assessment, store: Store, structure: Answer) -> Answer:
-    found = divergences(assessment, store, "donor")
+    found = {kind: divergences(assessment, store, kind) for kind in KINDS}
     runs = len(assessment.experiment.setting.donors) * min(ENVIRONMENTS, assessment.experiment.replicates)
-    if len(found) < runs * (runs - 1) // 2:
+    if structure.verdict.word == "not run" or any(len(f) < runs * (runs - 1) // 2 for f in found.values()):
         return Answer("", Verdict("not run"), "not finished")
-    closer = []
-    for genome in dict.fromkeys(g for (g, _), _ in found):
-        own = [r["divergence"] for (a, b), r in found.items() if a[0] == b[0] == genome]
-        other = [
-            r["divergence"] for (a, b), r in found.items() if (a[0] == genome) != (b[0] == genome) and a[1] != b[1]
-        ]
-        closer.append(float(np.mean(other) - np.mean(own)))
-    gap = paired_interval(closer)
-    agree = {same: [r for (a, b), r in found.items() if (a[0] == b[0]) is same] for same in (True, False)}
-    told = f"divergence between − within genomes {show(gap, '±+.3f')} nats; " + "; ".join(
-        f"{'twins' if same else 'others'}: {np.mean([r['divergence'] for r in rows]):.3f} nats, same prediction "
-        f"{np.mean([r['agreement'] for r in rows]):.0%}, CKA {np.mean([r['alignment'] for r in rows]):.3f}"
-        for same, rows in agree.items()
-    )
+    if assessment.experiment.replicates == 1:
+        return Answer("", Verdict("undecided", "n"), "n")
+    values = {kind: {pair: r["divergence"] for pair, r in rows.items()} for kind, rows in found.items()}
+    genomes = range(1, len(assessment.experiment.setting.donors) + 1)
+    closer = {
+        kind: jackknife_interval(lambda chosen, kind=kind: -excess(values[kind], chosen), genomes)  # type: ignore[misc]
+        for kind in KINDS
+    }
+    gap = jackknife_interval(lambda chosen: excess(values["random"], chosen) - excess(values["donor"], chosen), genomes)
+    told = f"between − within, nats: donor {show(closer['donor'], '±+.3f')}, random {show(closer['random'], '±+.3f')}, "
+    told += f"their difference {show(gap, '±+.3f')}; donor genomes: {_told(found['donor'])}"
     alike = _judge(assessment, gap)
     if structure.verdict.word == "refuted" or alike.word == "supported":
         why = "structure doesn't converge" if structure.verdict.word == "refuted" else "twins predict alike too"
@@ -280,40 +302,58 @@ def _function(assessment: Assessment, store: Store, structure: Answer) -> Answer
     return Answer(told, alike, alike.code)
 
 
-def components(assessment: Assessment) -> dict[str, VarianceComponent] | None:
-    """Variance between genomes and between environments of the donor genomes' final losses."""
-    rows = _losses(assessment)
-    if any(loss is None for row in rows for loss in row) or len({len(row) for row in rows}) != 1 or len(rows[0]) < 2:
-        return None
-    losses = np.array(rows, dtype=np.float64).T  # environments × genomes
-    return {"genome": variance_component(losses), "environment": variance_component(losses.T)}
+def _told(found: Mapping[tuple[Cell, Cell], Any]) -> str:
+    """Means of twins and of others, in different environments."""
+    parts = []
+    for what, same in (("twins", True), ("others", False)):
+        rows = [r for (a, b), r in found.items() if (a[0] == b[0]) is same and a[1] != b[1]]
+        kl, agree, cka = (np.mean([r[key] for r in rows]) for key in ("divergence", "agreement", "alignment"))
+        parts.append(f"{what} {kl:.3f} nats, same prediction {agree:.0%}, CKA {cka:.3f}")
+    return "; ".join(parts)
 
 
-def _losses(assessment: Assessment) -> list[tuple[float | None, ...]]:
-    """Genome by genome, environment by environment."""
+def genome_share(losses: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Share of the genome (columns) in the variance of losses, estimate and 95 % bounds; environments are rows.
+
+    The genome's component, with its Williams–Tukey bounds, beside the environment's and the residual's, which holds
+    their interaction: a run repeats to the bit.
+    """
+    genome, environment = variance_component(losses), variance_component(losses.T)
+    residual = genome.mean_square - losses.shape[0] * genome.variance
+    rest = max(0.0, environment.variance) + residual
+    shares = [value / (value + rest) for value in (max(0.0, genome.variance), genome.low, genome.high)]
+    return shares[0], shares[1], shares[2]
+
+
+def _losses(assessment: Assessment, kind: str) -> NDArray[np.float64] | None:
+    """Environments × genomes; None until every run is there."""
     genomes = range(1, len(assessment.experiment.setting.donors) + 1)
-    return [assessment.arms["frozen", f"donor {genome}"].losses for genome in genomes]
+    rows = [assessment.arms["frozen", f"{kind} {genome}"].losses for genome in genomes]
+    if any(len(row) < 2 or None in row for row in rows):
+        return None
+    return np.array(rows, dtype=np.float64).T
 
 
 def _twins(assessment: Assessment) -> Answer:
-    found = components(assessment)
-    if found is None:
-        return Answer("", Verdict("not run"), "not finished")
-    rows = _losses(assessment)
-    total = float(np.array(rows, dtype=np.float64).var(ddof=1))
-    told = "; ".join(f"{name} {part.variance:.2g} [{part.low:.2g}, {part.high:.2g}]" for name, part in found.items())
-    told = f"variance of the final loss, nats²: {told}; in all {total:.2g}"
-    main = find_contrast(assessment, "random − donor (frozen)")
-    assert main is not None
-    if undecided := unmet(n=len(rows), **conditions(assessment, [main])):
+    losses = {kind: _losses(assessment, kind) for kind in KINDS}
+    shares = {kind: genome_share(found) for kind, found in losses.items() if found is not None}
+    if len(shares) < len(KINDS):
+        ended = all(assessment.arms["frozen", name].losses for group in assessment.experiment.twins for name in group)
+        what = Verdict("undecided", "diverged or missing runs") if ended else Verdict("not run")
+        return Answer("", what, what.code or "not finished")
+    told = "the genome's share of the final losses' variance: " + "; ".join(
+        f"{kind} {share:.0%} [{low:.0%}, {high:.0%}]" for kind, (share, low, high) in shares.items()
+    )
+    if undecided := _unmet(assessment):
         return Answer(told, undecided, undecided.code)
-    small = [name for name, part in found.items() if part.high < 0.1 * total]
-    if small:
-        return Answer(told, Verdict("refuted"), f"the {' and the '.join(small)} explains less than a tenth")
-    unsure = [name for name, part in found.items() if part.low <= 0]
-    if unsure:
-        return Answer(told, Verdict("undecided", "straddles"), f"the {' and the '.join(unsure)} may explain nothing")
-    return Answer(told, Verdict("supported"), "genome and environment each explain a part")
+    _, low, high = shares["donor"]
+    if high < 0.1 or low > 0.9:
+        return Answer(
+            told, Verdict("refuted"), f"the {'genome' if high < 0.1 else 'environment'} explains under a tenth"
+        )
+    if low > 0.1 and high < 0.9:
+        return Answer(told, Verdict("supported"), "genome and environment each explain more than a tenth")
+    return Answer(told, Verdict("undecided", "straddles"), "the interval holds a tenth or nine tenths: more genomes")
 
 
 def figures(name: str, assessment: Assessment, store: Store) -> tuple[Drawing, ...]:
@@ -326,7 +366,6 @@ def figures(name: str, assessment: Assessment, store: Store) -> tuple[Drawing, .
 def tables(assessment: Assessment, store: Store) -> tuple[Table, ...]:
     """The same as numbers."""
     grids = {kind: survivors(assessment, store, kind) for kind in KINDS}
-    alike = {
-        kind: found_likeness(grid) for kind, grid in grids.items() if _complete(assessment, grid) and len(grid) > 2
-    }
-    return likeness_tables(alike, grids)
+    several = len(assessment.experiment.setting.donors) > 1 and assessment.experiment.replicates > 1
+    whole = {kind: grid for kind, grid in grids.items() if several and _complete(assessment, grid)}
+    return likeness_tables({kind: found_likeness(grid) for kind, grid in whole.items()}, grids)
