@@ -75,7 +75,8 @@ class Setting:
 
     ``horizons``: cool-downs branched from one constant-rate trunk, the last at ``steps``; rates are then tuned at
     ``tuning_horizon``. ``others`` are donors of another corpus. ``skip``: training batches that were read before.
-    ``grown``: the arms' model is smaller than the donors'. ``repeats``: how often the arms' steps read their text, which is the shorter for it.
+    ``grown``: the arms' model is smaller than the donors'. ``repeats``: how often arms read their text, which is the
+    shorter for it.
     With ``vision`` the arms learn images, ``batch`` and ``windows`` count images, and the donors' text is ``tokens``.
     """
 
