@@ -233,7 +233,7 @@ def grow(
     flops: Annotated[str | None, typer.Option(help="budget: share of the donor's FLOPs a token")] = None,
     config: Annotated[Path | None, typer.Option(help="config.json of the model to grow, larger ones too")] = None,
     steps: Annotated[int, typer.Option(min=12, help="training steps")] = 1000,
-    rank: Annotated[str, typer.Option(help="directions that a checkpoint's genome takes")] = "50%",
+    rank: Annotated[str, typer.Option(help="directions that a checkpoint's genome takes  [50%]")] = "",
     keep: Annotated[float, typer.Option(help="share of them that lives in the end")] = 0.5,
     rates: Annotated[str | None, typer.Option(help="peak learning rates BODY,REST")] = None,
     length: Annotated[int, typer.Option(min=8, help="tokens a sequence")] = 128,

@@ -14,6 +14,7 @@ from command_line import command, refused
 from tiny import TINY, VOCABULARY, tiny_checkpoint
 from torch import Tensor
 
+from ontogeny.errors import InputError
 from ontogeny.genome.checkpoint import open_checkpoint
 from ontogeny.genome.extract import Recipe, extract
 from ontogeny.genome.genome import save
@@ -154,17 +155,26 @@ def test_mistakes(text: Path, tmp_path: Path) -> None:
     full = tmp_path / "full"
     full.mkdir()
     (full / "x").touch()
-    for name, change in {"other": {"model_type": "gpt2"}, "odd": {"num_attention_heads": 3}}.items():
+    changes: dict[str, dict[str, Any]] = {
+        "other": {"model_type": "gpt2"},
+        "odd": {"num_attention_heads": 3},
+        "none": {"num_attention_heads": 0, "num_key_value_heads": 0},
+        "words": {"vocab_size": 1000},
+    }
+    singular, canonical = tmp_path / "singular", tmp_path / "canonical"
+    save(extract(open_checkpoint(directory), Recipe(rank="50%", basis="singular")), singular)
+    save(extract(open_checkpoint(directory), Recipe(rank="50%")), canonical)
+    for name, change in changes.items():
         config = json.loads((directory / "config.json").read_text()) | change
         (tmp_path / f"{name}.json").write_text(json.dumps(config))
     short = tmp_path / "short.txt"
     short.write_text("the gene of a net\n\n" * 40)
     cases: dict[str, tuple[Any, ...]] = {
         "expected one of --params, --flops and --config": (directory, "--out", out),
-        "expected a share of the donor": (directory, "--out", out, "--params", "much"),
-        "for another size give --config": (directory, "--out", out, "--params", "120%"),
+        "expected a percentage": (directory, "--out", out, "--params", "much"),
+        "for another size give --config": (directory, "--out", out, "--params", "100%"),
         "smallest valid sister": (directory, "--out", out, "--params", "0.1%"),
-        "no such file; give a config.json": (directory, "--out", out, "--config", tmp_path / "none.json"),
+        "no such file; give a config.json": (directory, "--out", out, "--config", tmp_path / "nowhere.json"),
         "expected a configuration of the donor's architecture": (
             directory,
             "--out",
@@ -177,6 +187,17 @@ def test_mistakes(text: Path, tmp_path: Path) -> None:
         "found a ViT's": (vit, "--out", out, "--params", "60%"),
         "isn't an empty folder": (directory, "--out", full, "--params", "60%"),
         "--rates 1: expected two positive numbers": (directory, "--out", out, "--params", "60%", "--rates", "1"),
+        "expected a positive whole number of heads": (
+            directory,
+            "--out",
+            out,
+            "--config",
+            tmp_path / "none.json",
+        ),
+        "expected the donor's vocabulary of 64": (directory, "--out", out, "--config", tmp_path / "words.json"),
+        "found keep 1.5": (directory, "--out", out, "--params", "60%", "--keep", "1.5"),
+        "a genome file has its ranks": (singular, "--out", out, "--params", "60%", "--rank", "10%"),
+        "no direction has a partner": (canonical, "--out", out, "--params", "60%"),
         "reads 64 tokens at most": (directory, "--out", out, "--params", "60%", "--length", 65),
     }
     for expected, words in cases.items():
@@ -185,3 +206,33 @@ def test_mistakes(text: Path, tmp_path: Path) -> None:
     told = refused("grow", directory, "--out", out, "--params", "60%", "--text", short, "--length", 16)
     assert "give more text" in told
     assert not out.exists()
+    assert not out.with_name("grown.growing").exists(), "a refusal leaves nothing that a corrected call would meet"
+
+
+def test_what_changed_under_its_name_is_another_growth(text: Path, tmp_path: Path) -> None:
+    directory, out, mine = donor("llama", tmp_path), tmp_path / "grown", tmp_path / "mine.jsonl"
+    mine.write_bytes(text.read_bytes())
+    growth = Growth(str(directory), ("params", 0.6), (str(mine),), **SHORT)
+    with patch.object(growing, "_develop", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        grow(growth, out)
+    smoke.write_text(mine, seed=1)
+    with pytest.raises(InputError, match="another growth is under way"):
+        grow(growth, out)
+
+
+def test_a_folder_of_ones_own_is_not_taken(text: Path, tmp_path: Path) -> None:
+    directory, out = donor("llama", tmp_path), tmp_path / "grown"
+    mine = tmp_path / "grown.growing"
+    mine.mkdir()
+    (mine / "notes").touch()
+    assert "holds no growth" in refused("grow", directory, "--params", "60%", "--text", text, "--out", out, *QUICK)
+    assert (mine / "notes").exists()
+
+
+def test_a_donor_whose_weights_are_gone_has_no_loss(text: Path, tmp_path: Path) -> None:
+    directory, file = donor("llama", tmp_path), tmp_path / "g.safetensors"
+    save(extract(open_checkpoint(directory), Recipe(rank="50%", basis="singular")), file)
+    (directory / "model.safetensors").unlink()
+    numbers = grow(Growth(str(file), ("params", 0.6), (str(text),), **SHORT), tmp_path / "grown")
+    assert numbers["donor_loss"] is None
+    assert "not measured" in (tmp_path / "grown" / "README.md").read_text()

@@ -3,16 +3,19 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from ontogeny import __version__
-from ontogeny.canonical import digest, plain
+from ontogeny.canonical import digest, file_digest, plain
 from ontogeny.errors import InputError
 from ontogeny.files import read_json, replacing, write_json
 from ontogeny.genome.checkpoint import open_checkpoint
@@ -30,7 +33,6 @@ from ontogeny.training.references import reference_losses
 from ontogeny.training.text import Tokens, end_token, load_tokenizer, read_corpus, tokenise
 from ontogeny.training.train import TrainConfig, evaluation_loss
 
-COSTS: dict[str, Callable[[Mapping[str, Any]], int]] = {"params": parameters, "flops": flops}
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "merges.txt", "chat_template.jinja",
@@ -38,21 +40,27 @@ TOKENIZER_FILES = (
 CHARACTERS_PER_TOKEN = 6  # an upper estimate, for how much of a text to read
 EPOCHS = 4  # at most, over the text
 CONFIG = "give a config.json of the donor's architecture"
+REQUEST = "growth.json"  # what grows in a work folder
+RANK = "50%"
+LEAST_CHARACTERS = 4_000_000  # of a text, so that every split has documents
 SMALL = 5_000_000  # parameters
 WINDOWS = 128  # of the test split
 
 
 @dataclass(frozen=True)
 class Growth:
-    """What to grow, and how. ``donor``: a checkpoint or a genome file. ``budget``: ("params" or "flops", share), or
-    the path of a configuration. ``rank``: the directions of a checkpoint that its genome takes, all of which live at
-    first; ``keep``: the share of them that lives in the end."""
+    """What to grow, and how.
+
+    ``donor``: a checkpoint or a genome file. ``budget``: ("params" or "flops", share), or the path of a configuration.
+    ``rank``: the directions that a checkpoint's genome takes (``RANK``), all of which live at first; ``keep``: the
+    share of them that lives in the end.
+    """
 
     donor: str
     budget: tuple[str, float] | Path
     text: tuple[str, ...]
     steps: int = 1000
-    rank: str = "50%"
+    rank: str = ""
     keep: float = 0.5
     rates: Rates = START
     length: int = 128
@@ -76,24 +84,30 @@ def grow(growth: Growth, out: Path, say: Callable[[str], None] = lambda line: No
     Everything that can be wrong is told before training: the budget, the tokenizer, the text, the folder. What is under
     way lies in ``<out>.growing``, and the same call goes on from there; ``out`` appears whole or not at all.
     """
-    _check_folder(out)
-    work = out.with_name(f"{out.name}.growing")
+    out = out.absolute()
+    schedule(growth.steps, keep=growth.keep).check(growth.steps)
+    with _work_folder(out) as work:
+        numbers = _grow(growth, work, say)
+        if out.exists():
+            out.rmdir()
+        os.replace(work / "model", out)
+    return numbers
+
+
+def _grow(growth: Growth, work: Path, say: Callable[[str], None]) -> dict[str, Any]:
     parent = open_parent(growth)
     config = target_config(growth, parent.config)
-    tokens = _tokens(growth, parent, work)
-    _begin(work, growth, parent)
     model, _ = grown_model(parent.genome, parent.config, config, seed=growth.seed)
+    tokens = _tokens(growth, parent, config, work)
+    _begin(work, growth, parent, config, tokens)
     say(f"{_sizes(shape_of(parent.config))} → {_sizes(shape_of(config))}")
     windows = evaluation_windows(tokens.test, growth.length, WINDOWS)
+    donor_loss = _donor_loss(parent, windows, work)
     if parameters(config) < SMALL:
         torch.set_num_threads(1)  # a second one gains little, and on a busy machine costs many times over
     found = _develop(model, growth, tokens, windows, work, say)
-    numbers = _numbers(growth, parent, config, found, tokens, windows)
+    numbers = _numbers(growth, parent, config, found, tokens, windows) | {"donor_loss": donor_loss}
     _write(merge(compact(model)), parent, numbers, work / "model")
-    if out.exists():
-        out.rmdir()
-    os.replace(work / "model", out)
-    shutil.rmtree(work)
     return numbers
 
 
@@ -137,8 +151,10 @@ def _numbers(
         "directions_alive": sum(int(alive.sum()) for alive in survivors),
         "tokens": found.history.stopped_at * growth.batch * growth.length,
         "loss": found.history.losses[-1],
-        "donor_loss": _donor_loss(parent, windows),
-        "references": reference_losses(tokens.train, windows, windows, vocabulary)["test"],
+        "genome": parent.genome.provenance.get("recipe", {}),
+        "references": reference_losses(
+            tokens.train, evaluation_windows(tokens.tune, growth.length, WINDOWS), windows, vocabulary
+        )["test"],
         "curve": outcome(found.history)["losses"],
         "ontogeny": __version__,
     }
@@ -147,25 +163,34 @@ def _numbers(
 def open_parent(growth: Growth) -> Parent:
     """The genome and where it came from; a genome file names its checkpoint, whose tokenizer is needed."""
     path = Path(growth.donor)
-    if path.is_file():
+    if os.path.isfile(growth.donor):
         genome = load(path)
-        source = genome.provenance["source"]
-        folder, config = Path(str(source.get("id", ""))), source.get("config")
+        source: Mapping[str, Any] = {"id": "", "revision": None, "files": {}} | dict(genome.provenance["source"])
+        if growth.rank:
+            raise InputError(f"--rank {growth.rank}: a genome file has its ranks; give --rank with a checkpoint")
+        if (basis := genome.provenance["recipe"].get("basis")) not in (None, "singular"):
+            raise InputError(f"{path}: basis {basis}: no direction has a partner; extract with --basis singular")
+        folder, config = Path(str(source["id"])), source.get("config")
         if not isinstance(config, Mapping):
             raise InputError(
                 f"{path}: its header holds no configuration of the donor; grow from the checkpoint instead"
             )
     else:
         checkpoint = open_checkpoint(growth.donor)
-        genome = extract(checkpoint, Recipe(rank=growth.rank, basis="singular"))
+        _check_tokenizer(checkpoint.directory)
+        genome = extract(checkpoint, Recipe(rank=growth.rank or RANK, basis="singular"))
         source, folder, config = checkpoint.source(), checkpoint.directory, checkpoint.config
     if config.get("model_type") == "vit":
         raise InputError("expected a language model's structure, found a ViT's: growing trains on text")
+    _check_tokenizer(folder)
+    return Parent(genome, config, source, folder)
+
+
+def _check_tokenizer(folder: Path) -> None:
     if not (folder / "tokenizer.json").is_file():
         raise InputError(
             f"{folder}/tokenizer.json: no such file; the grown model takes the donor's tokenizer, in that format"
         )
-    return Parent(genome, config, source, folder)
 
 
 def target_config(growth: Growth, donor: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,7 +203,8 @@ def target_config(growth: Growth, donor: Mapping[str, Any]) -> dict[str, Any]:
         config = resized(config, shape_of(config))
     else:
         kind, share = growth.budget
-        config = budgeted(donor, share, COSTS[kind])
+        cost = parameters if kind == "params" else partial(flops, length=growth.length)
+        config = budgeted(donor, share, cost)
     parameters(config)  # transformers refuses what it can't build
     return config
 
@@ -187,49 +213,84 @@ def _sizes(shape: Shape) -> str:
     return f"{shape.layers} layers of width {shape.width}, {shape.heads} heads ({shape.groups} groups), FFN {shape.ffn}"
 
 
-def _check_folder(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+@contextmanager
+def _work_folder(out: Path) -> Iterator[Path]:
+    """Where what is under way lies, held by this process alone; gone once the growth is whole, or was refused.
+
+    InputError for an ``out`` that could not be written in the end, and for a folder that isn't ours.
+    """
+    if out.is_symlink() or out.is_mount() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise InputError(f"--out {out}: exists and isn't an empty folder; give another, or move it aside")
+    work = out.with_name(f"{out.name}.growing")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+        work.mkdir(parents=True, exist_ok=True)
+        if any(work.iterdir()) and not (work / "lock").exists():
+            raise InputError(f"{work}: exists and holds no growth; move it aside, what is under way is kept there")
+        with FileLock(work / "lock", timeout=0):
+            try:
+                yield work
+            except InputError:
+                if not (work / REQUEST).exists():
+                    shutil.rmtree(work)
+                raise
+            shutil.rmtree(work)
+    except Timeout:
+        raise InputError(f"{work}: another process grows there; wait for it, or give another --out") from None
+    except PermissionError as error:
         raise InputError(f"--out {out}: can't be written ({error}); give a folder of your own") from None
 
 
-def _tokens(growth: Growth, parent: Parent, work: Path) -> Tokens:
+def _tokens(growth: Growth, parent: Parent, config: Mapping[str, Any], work: Path) -> Tokens:
     """The text as the donor's tokens; InputError for a text too small for the steps."""
-    schedule(growth.steps, keep=growth.keep)
-    positions = parent.config.get("max_position_embeddings") or parent.config.get("n_positions") or growth.length
+    positions = config.get("max_position_embeddings") or config.get("n_positions") or growth.length
     if growth.length > positions:
-        raise InputError(f"--length {growth.length}: the donor reads {positions} tokens at most")
+        raise InputError(f"--length {growth.length}: the model reads {positions} tokens at most")
     tokenizer = load_tokenizer(parent.folder)
     needed = growth.steps * growth.batch * growth.length * CHARACTERS_PER_TOKEN
-    corpus = read_corpus(growth.text, max_characters=max(needed, 200_000))
+    corpus = read_corpus(growth.text, max_characters=max(needed, LEAST_CHARACTERS))
     tokens = tokenise(corpus, tokenizer, end_token(tokenizer, parent.folder), work / "tokens")
+    if tokens.vocabulary > int(config["vocab_size"]):
+        raise InputError(
+            f"the donor's tokenizer has {tokens.vocabulary} tokens, the model {config['vocab_size']}: they don't "
+            "belong together"
+        )
     Batches(tokens.train, growth.length, growth.batch, growth.seed).check_budget(growth.steps, EPOCHS)
-    evaluation_windows(tokens.test, growth.length, WINDOWS)
+    for part in (tokens.tune, tokens.test):
+        evaluation_windows(part, growth.length, WINDOWS)
     return tokens
 
 
-def _begin(work: Path, growth: Growth, parent: Parent) -> None:
-    """Note what grows here; another growth's work is not gone on with."""
-    request = {"id": digest([plain(growth), parent.source.get("files", {}), __version__])}
-    path = work / "growth.json"
+def _begin(work: Path, growth: Growth, parent: Parent, config: Mapping[str, Any], tokens: Tokens) -> None:
+    """Note what grows here; another growth's work is not gone on with, whatever its files are called."""
+    genome = file_digest(Path(growth.donor)) if os.path.isfile(growth.donor) else parent.source["files"]
+    request = {"id": digest([plain(growth), config, tokens.digest, genome, __version__])}
+    path = work / REQUEST
     if path.exists() and read_json(path) != request:
         raise InputError(f"{work}: another growth is under way there; repeat its call, or delete the folder")
     write_json(path, request)
 
 
-def _donor_loss(parent: Parent, windows: Tensor) -> float | None:
-    """The donor's own loss on the test windows; None where only its genome is here."""
-    if not (parent.folder / "config.json").is_file():
+def _donor_loss(parent: Parent, windows: Tensor, work: Path) -> float | None:
+    """The donor's own loss on the test windows, measured once; None where its weights aren't here, or others are."""
+    path = work / "donor.json"
+    if not path.exists():
+        write_json(path, {"loss": _measured(parent, windows)})
+    loss: float | None = read_json(path)["loss"]
+    return loss
+
+
+def _measured(parent: Parent, windows: Tensor) -> float | None:
+    files = parent.source["files"]
+    if not files or any(not (parent.folder / name).is_file() for name in files):
+        return None
+    if any(file_digest(parent.folder / name) != sha256 for name, sha256 in files.items()):
         return None
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
     donor = AutoModelForCausalLM.from_pretrained(parent.folder, use_safetensors=True, trust_remote_code=False)
-    return evaluation_loss(donor.float(), windows)
+    return evaluation_loss(donor.float(), windows, 16)
 
 
 def _write(model: nn.Module, parent: Parent, numbers: Mapping[str, Any], folder: Path) -> None:

@@ -41,12 +41,21 @@ class Shape:
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape:
-    """The sizes that a configuration states."""
+    """The sizes that a configuration states. Raises InputError for one that isn't a positive whole number."""
     row = architecture(config)
-    width = int(config.get("hidden_size") or config["n_embd"])
-    ffn = int(config.get("intermediate_size") or config.get("n_inner") or 4 * width)
-    heads = int(config[row.heads_key])
-    return Shape(int(config[row.layers_key]), width, heads, int(config.get("num_key_value_heads") or heads), ffn)
+    width = config.get("hidden_size", config.get("n_embd"))
+    heads = config.get(row.heads_key)
+    found = {
+        "layers": config.get(row.layers_key),
+        "width": width,
+        "heads": heads,
+        "groups": config.get("num_key_value_heads") or heads,
+        "ffn": config.get("intermediate_size") or config.get("n_inner") or 4 * (width or 0),
+    }
+    for name, value in found.items():
+        if type(value) is not int or value < 1:  # a bool is an int too
+            raise InputError(f"configuration: expected a positive whole number of {name}, found {value!r}")
+    return Shape(**found)
 
 
 def head_size(config: Mapping[str, Any]) -> int:
@@ -67,7 +76,7 @@ def resized(config: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
     }
     if config["model_type"] not in WITHOUT_HEAD_SIZE:
         sizes |= {"num_key_value_heads": shape.groups, "head_dim": head_size(config)}
-    kept = {key: value for key, value in config.items() if key != "layer_types" or len(value) == shape.layers}
+    kept = {key: v for key, v in config.items() if key != "layer_types" or len(v or ()) == shape.layers}
     return kept | sizes
 
 
@@ -146,6 +155,11 @@ def check_config(donor: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         raise InputError(
             f"expected {own.heads // own.groups} query heads a group as in the donor, found "
             f"{shape.heads // shape.groups}: whole groups are inherited"
+        )
+    if config.get("vocab_size") != donor.get("vocab_size"):
+        raise InputError(
+            f"expected the donor's vocabulary of {donor.get('vocab_size')}, found {config.get('vocab_size')}: its "
+            "tokenizer is inherited"
         )
     if head_size(config) != head_size(donor):
         raise InputError(f"expected heads of {head_size(donor)} dimensions as in the donor, found {head_size(config)}")

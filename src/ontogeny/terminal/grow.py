@@ -1,9 +1,11 @@
 """grow."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 from ontogeny.errors import InputError
+from ontogeny.genome.extract import share_of
 from ontogeny.lab.experiment import Rates
 from ontogeny.lab.growing import Growth, grow
 from ontogeny.lab.rates import START
@@ -33,10 +35,7 @@ def grow_model(
 
 
 def _share(option: str, text: str) -> float:
-    try:
-        return float(text.removesuffix("%")) / 100 if text.endswith("%") else float("nan")
-    except ValueError:
-        raise InputError(f"{option} {text}: expected a share of the donor's, as in 30%") from None
+    return share_of(text, option)
 
 
 def _rates(text: str) -> Rates:
@@ -44,7 +43,7 @@ def _rates(text: str) -> Rates:
         body, rest = map(float, text.split(","))
     except ValueError:
         body = rest = 0.0
-    if not (body > 0 and rest > 0):
+    if not (0 < body < math.inf and 0 < rest < math.inf):
         raise InputError(f"--rates {text}: expected two positive numbers, BODY,REST")
     return Rates(body, rest)
 

@@ -43,6 +43,19 @@ class DevelopConfig:
     scope: str = "matrix"
     regrow: float = 0.0
 
+    def check(self, steps: int) -> None:
+        """InputError for what can't be carried out in a run of so many steps."""
+        rounds = list(self.rounds_at)
+        if rounds != sorted(set(rounds)) or (rounds and not 1 <= rounds[0] <= rounds[-1] <= steps):
+            raise InputError(f"rounds_at {rounds}: expected steps in increasing order, from 1 to the run's {steps:,}")
+        if not 0 < self.keep <= self.start <= 1:
+            raise InputError(f"expected 0 < keep ≤ start ≤ 1; found keep {self.keep:g}, start {self.start:g}")
+        if self.score not in SCORES or self.scope not in SCOPES:
+            known = f"{', '.join(SCORES)} and of {', '.join(SCOPES)}"
+            raise InputError(f"score {self.score!r}, scope {self.scope!r}: expected one of {known}")
+        if not 0 <= self.regrow < 1:
+            raise InputError(f"regrow: expected a share from 0 to less than 1, found {self.regrow:g}")
+
     def share(self, rounds: int) -> float:
         """The share of directions that live after so many rounds."""
         if not self.rounds_at:
@@ -96,7 +109,7 @@ def develop(
     Resumes as ``train`` does, to the bit on CPU.
     Raises InputError for a model without cores, and for a configuration that can't be carried out.
     """
-    _check(development, config)
+    development.check(config.steps)
     layers = prunable(model)
     set_alive(model, {name: _leading(layer.U.shape[1], development.start) for name, layer in layers.items()})
     for layer in layers.values():
@@ -124,23 +137,6 @@ def _state(layer: SubspaceLinear) -> tuple[Tensor, Tensor, Tensor]:
     assert layer.lived is not None
     assert layer.score is not None
     return layer.alive, layer.lived, layer.score
-
-
-def _check(development: DevelopConfig, config: TrainConfig) -> None:
-    d = development
-    rounds = list(d.rounds_at)
-    if rounds != sorted(set(rounds)) or (rounds and not 1 <= rounds[0] <= rounds[-1] <= config.steps):
-        raise InputError(
-            f"rounds_at {rounds}: expected steps in increasing order, from 1 to the run's {config.steps:,}"
-        )
-    if not 0 < d.keep <= d.start <= 1:
-        raise InputError(f"expected 0 < keep ≤ start ≤ 1; found keep {d.keep:g}, start {d.start:g}")
-    if d.score not in SCORES or d.scope not in SCOPES:
-        raise InputError(
-            f"score {d.score!r}, scope {d.scope!r}: expected one of {', '.join(SCORES)} and of {', '.join(SCOPES)}"
-        )
-    if not 0 <= d.regrow < 1:
-        raise InputError(f"regrow: expected a share from 0 to less than 1, found {d.regrow:g}")
 
 
 def _leading(k: int, share: float) -> Bool[Tensor, " k"]:
