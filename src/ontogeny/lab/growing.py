@@ -304,6 +304,8 @@ def _write(model: nn.Module, parent: Parent, numbers: Mapping[str, Any], folder:
     for name in TOKENIZER_FILES:
         if (parent.folder / name).is_file():
             shutil.copyfile(parent.folder / name, folder / name)
+    if (own := folder / "tokenizer_config.json").is_file():  # names of code that isn't here
+        write_json(own, {key: value for key, value in read_json(own).items() if key != "auto_map"})
     model.eval().save_pretrained(folder)  # type: ignore[operator]
     (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)  # safetensors writes 0600
     if (parent.folder / "generation_config.json").is_file():

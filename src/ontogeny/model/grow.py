@@ -280,8 +280,10 @@ def _paired(U: Float[Tensor, "m k"], V: Float[Tensor, "n k"], rank: int, name: s
     """Gram–Schmidt on both sides, pair by pair in order, until ``rank`` pairs are orthonormal."""
     kept: tuple[list[Tensor], list[Tensor]] = ([], [])
     for i in range(U.shape[1]):
+        if len(kept[0]) == rank:
+            break
         left = [_beside(Q[:, i], done) for Q, done in zip((U, V), kept, strict=True)]
-        if len(kept[0]) < rank and all(column.norm() > SPARE for column in left):
+        if all(column.norm() > SPARE for column in left):
             for column, done in zip(left, kept, strict=True):
                 done.append(column / column.norm())
     sides = []
