@@ -19,8 +19,9 @@ from ontogeny.lab.conduct import comparisons, evaluated_runs
 from ontogeny.lab.experiment import Experiment, Run
 from ontogeny.lab.experiments import development
 from ontogeny.lab.judge import Assessment, assess
+from ontogeny.lab.likeness import jackknife_interval, likeness
 from ontogeny.lab.report.sections import read_sections
-from ontogeny.lab.statistics import jackknife_interval, likeness, paired_interval
+from ontogeny.lab.statistics import paired_interval
 from ontogeny.lab.store import Store, open_store
 from ontogeny.streams import numpy_stream
 

@@ -215,8 +215,8 @@ def test_two_corpora_or_the_embedded_ones(tmp_path: Path) -> None:
 
 
 LONG = ["steps=12", "evaluate_at=12"]
-FURTHER = {"crossmodal": ["test_images=20"], "development": LONG, "stage2": LONG}
-REAL = ("sparsity", "extraction", "rank", "crossmodal", "profile", "data", "development", "stage2")
+FURTHER = {"crossmodal": ["test_images=20"], "development": LONG}
+REAL = ("sparsity", "extraction", "rank", "crossmodal", "profile", "data", "development")
 
 
 @pytest.mark.parametrize("name", REAL)

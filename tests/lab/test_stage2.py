@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import smoke
 import torch
 from reported import conduct, csv_of, outlined
 from tiny import VOCABULARY, tiny_checkpoint, tiny_model
@@ -18,6 +19,7 @@ from ontogeny.lab.report.page import write_report
 from ontogeny.lab.store import open_store
 from ontogeny.lab.tasks import make_task
 from ontogeny.model.grow import budgeted, parameters
+from ontogeny.terminal.lab import run_experiment
 from ontogeny.training.text import Corpus, tokenise, train_tokenizer
 
 
@@ -83,3 +85,13 @@ def test_all_builders_stand_on_one_figure(tmp_path: Path) -> None:
     assert {row["builder"] for row in rows} == set(stage2.ARMS)
     assert len({row["distinct tokens"] for row in rows}) == 3
     assert any(path.name.endswith("-loss-by-data.png") for path in paths)
+
+
+def test_a_real_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every builder trains and is judged, with the least text alone beside all of it."""
+    monkeypatch.setattr(stage2, "SIZES", {"": 1, stage2.LEAST: 16})
+    monkeypatch.setattr("ontogeny.lab.rates.GRID", (1e-2, 3e-2))
+    text = [str(smoke.write_text(tmp_path / "text.jsonl"))]
+    settings = [*smoke.SETTINGS, "steps=12", "evaluate_at=12"]
+    run_experiment("stage2", "smoke", tmp_path / "store", settings, text=text, engine="local")
+    assert capsys.readouterr().out.count("undecided (smoke)") == 4

@@ -6,7 +6,7 @@ direction: ``test loss(control) - test loss(donor)``, nats a token, one value a 
 
 import bisect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
 
@@ -307,50 +307,6 @@ def variance_components(
     donors, draws = variance_component(donor_losses), variance_component(draw_losses)
     p_closer = float(stats.f.cdf(donors.mean_square / draws.mean_square, donors.units - 1, draws.units - 1))
     return VarianceComponents(donors, draws, p_closer)
-
-
-@dataclass(frozen=True)
-class Likeness:
-    """Mean similarity of two units of one group and of two groups; ``p``: of groups by chance, one-sided."""
-
-    within: float
-    between: float
-    p: float
-
-
-def likeness(
-    similarity: Float[np.ndarray, "n n"], groups: Sequence[int], blocks: Sequence[int], draws: int = 10_000
-) -> Likeness:
-    """Are units of one group more alike than units of two? Pairs of different blocks alone.
-
-    Every block holds one unit of each group. ``p`` by permuting the groups' labels within each block: the share of
-    ``draws`` random relabellings, and the given one, whose difference is at least the one found.
-    """
-    labels, blocked = np.array(groups), np.array(blocks)
-    first, second = np.triu_indices(len(labels), 1)
-    apart = blocked[first] != blocked[second]
-    first, second = first[apart], second[apart]
-    values = similarity[first, second]
-    generator = numpy_stream(0, "likeness")
-    relabelled = np.tile(labels, (draws + 1, 1))
-    for block in np.unique(blocked):
-        members = np.flatnonzero(blocked == block)
-        relabelled[1:, members] = generator.permuted(relabelled[1:, members], axis=1)
-    same = relabelled[:, first] == relabelled[:, second]  # (draws + 1, pairs)
-    pairs = same.sum(axis=1)
-    within = same @ values / pairs
-    between = (values.sum() - pairs * within) / (len(values) - pairs)
-    reached = int((within - between >= within[0] - between[0] - 1e-12).sum())  # the given labels among them
-    return Likeness(float(within[0]), float(between[0]), reached / (draws + 1))
-
-
-def jackknife_interval(statistic: Callable[[Sequence[int]], float], units: Sequence[int]) -> Interval:
-    """A statistic of units that share its terms, as pairs do: Student's t on the leave-one-out pseudo-values.
-
-    n·θ − (n − 1)·θ₋ᵢ (Tukey 1958; for U-statistics Arvesen 1969). ``statistic`` gets the units it is to use.
-    """
-    n, whole = len(units), statistic(units)
-    return paired_interval([n * whole - (n - 1) * statistic([u for u in units if u != left]) for left in units])
 
 
 @dataclass(frozen=True)

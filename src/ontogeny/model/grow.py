@@ -5,15 +5,18 @@ the genome's own directions use them.
 """
 
 import bisect
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ontogeny.canonical import canonical_json
 from ontogeny.errors import InputError
 from ontogeny.genome.genome import Genome, Subspace
 from ontogeny.genome.linalg import haar
@@ -115,17 +118,19 @@ def _scaled(config: Mapping[str, Any], donor: Shape, scale: float) -> Shape:
 
 def parameters(config: Mapping[str, Any]) -> int:
     """How many a plain model of this configuration has."""
-    return sum(p.numel() for p in _outline(config).parameters())
+    return sum(p.numel() for p in _outline(canonical_json(config)).parameters())
 
 
 def flops(config: Mapping[str, Any], length: int = 128) -> int:
     """What training a plain model of this configuration costs, FLOPs a token."""
-    return flops_per_token(_outline(config), length)
+    return flops_per_token(_outline(canonical_json(config)), length)
 
 
-def _outline(config: Mapping[str, Any]) -> nn.Module:
+@lru_cache(maxsize=64)
+def _outline(config: str) -> nn.Module:
+    """A model without values, of a configuration as JSON; a budget's search asks for the same ones again."""
     with torch.device("meta"):
-        return fresh_model(config, 0)
+        return fresh_model(json.loads(config), 0)
 
 
 def grown_model(

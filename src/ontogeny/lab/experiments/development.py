@@ -19,18 +19,16 @@ from ontogeny.lab.experiment import Contrast, Embeddings, Experiment, Run
 from ontogeny.lab.experiments.arms import PRIMARY
 from ontogeny.lab.experiments.development_figures import likeness_drawings, likeness_tables
 from ontogeny.lab.judge import Assessment, conditions
+from ontogeny.lab.likeness import Likeness, jackknife_interval, likeness
 from ontogeny.lab.report.figures import Drawing
 from ontogeny.lab.report.tables import Table, show
 from ontogeny.lab.scales import published
 from ontogeny.lab.statistics import (
     DELTA,
     Interval,
-    Likeness,
     Verdict,
     describe,
-    jackknife_interval,
     judge,
-    likeness,
     unmet,
     variance_component,
 )
@@ -203,6 +201,10 @@ def excess(values: Mapping[tuple[Cell, Cell], float], genomes: Collection[int]) 
     return float(np.mean(within) - np.mean(between))
 
 
+def _too_few(assessment: Assessment) -> bool:
+    return len(assessment.experiment.setting.donors) < 3 or assessment.experiment.replicates == 1
+
+
 def _pairwise(grid: Grid) -> dict[tuple[Cell, Cell], float]:
     matrix, cells = likeness_matrix(grid), list(grid)
     return {(cells[i], cells[j]): float(matrix[i, j]) for i in range(len(cells)) for j in range(i)}
@@ -235,8 +237,8 @@ def _same_structure(assessment: Assessment, store: Store) -> Answer:
     grids = {kind: survivors(assessment, store, kind) for kind in KINDS}
     if not all(_complete(assessment, grid) for grid in grids.values()):
         return Answer("", Verdict("not run"), "not finished")
-    if assessment.experiment.replicates == 1:
-        return Answer("", Verdict("undecided", "n"), "n")
+    if _too_few(assessment):
+        return Answer("", Verdict("undecided", "n"), "fewer than 3 genomes, or one environment: nothing to compare")
     genomes = range(1, len(assessment.experiment.setting.donors) + 1)
     told, gaps, alike = [], {}, {}
     for kind, grid in grids.items():
@@ -280,8 +282,8 @@ def _function(assessment: Assessment, store: Store, structure: Answer) -> Answer
     runs = len(assessment.experiment.setting.donors) * min(ENVIRONMENTS, assessment.experiment.replicates)
     if structure.verdict.word == "not run" or any(len(f) < runs * (runs - 1) // 2 for f in found.values()):
         return Answer("", Verdict("not run"), "not finished")
-    if assessment.experiment.replicates == 1:
-        return Answer("", Verdict("undecided", "n"), "n")
+    if _too_few(assessment):
+        return Answer("", Verdict("undecided", "n"), "fewer than 3 genomes, or one environment: nothing to compare")
     values = {kind: {pair: r["divergence"] for pair, r in rows.items()} for kind, rows in found.items()}
     genomes = range(1, len(assessment.experiment.setting.donors) + 1)
     closer = {

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ontogeny.lab.experiment import Experiment
+from ontogeny.lab.likeness import Likeness
 from ontogeny.lab.report.figures import Drawing, Figure, canvas, setting_line, styled
 from ontogeny.lab.report.tables import Table
-from ontogeny.lab.statistics import Likeness
 
 Keys = Sequence[tuple[int, int]]  # (genome, environment)
 Matrices = Mapping[str, tuple[Keys, NDArray[np.float64]]]  # kind of genome -> its runs and their likeness
