@@ -9,7 +9,7 @@ import torch
 from constrained import FUSED, assert_round_off, inputs, logits
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import tiny_checkpoint, tiny_masks, tiny_model
+from tiny import tiny_checkpoint, tiny_model
 from torch import Tensor, nn
 from torch.optim import SGD, Adagrad, AdamW, Optimizer, RMSprop
 
@@ -19,7 +19,7 @@ from ontogeny.genome.extract import Recipe, extract
 from ontogeny.genome.genome import Genome, Subspace
 from ontogeny.model.constrain import constrain, effective_weights, merge
 from ontogeny.model.layers import enforce_masks
-from ontogeny.model.prune import alive, compact, direction_scores, prunable, select, set_alive, surviving
+from ontogeny.model.prune import compact, direction_scores, prunable, select, set_alive
 from ontogeny.streams import stream
 
 
@@ -35,8 +35,8 @@ def genome(tmp_path_factory: pytest.TempPathFactory) -> Genome:
 def draw(model: nn.Module, share: float = 0.5) -> dict[str, Tensor]:
     """Directions that live, drawn at random, at least one a site."""
     living = {}
-    for name, mask in alive(model).items():
-        living[name] = torch.rand(len(mask), generator=stream(0, "alive", name)) < share
+    for name, layer in prunable(model).items():
+        living[name] = torch.rand(layer.U.shape[1], generator=stream(0, "alive", name)) < share
         living[name][0] = True
     return living
 
@@ -155,29 +155,14 @@ def test_what_is_dead_is_never_chosen() -> None:
         }
 
 
-def test_the_surviving_genome_is_contained_in_its_parent(genome: Genome) -> None:
-    living = draw(constrain(tiny_model("llama"), genome))
-    for site, gene in surviving(genome, living).genes.items():
-        parent = genome.genes[site]
-        assert isinstance(gene, Subspace)
-        assert isinstance(parent, Subspace)
-        assert gene.rank == int(living[site.name].sum())
-        for child, own in ((gene.U, parent.U), (gene.V, parent.V)):
-            torch.testing.assert_close(own @ (own.T @ child), child, atol=1e-6, rtol=0)
-
-
 def test_mistakes(genome: Genome) -> None:
     model = constrain(tiny_model("llama"), genome)
-    site, mask = next(iter(alive(model).items()))
+    site, mask = next(iter(draw(model).items()))
     for wrong in ({"nowhere": mask}, {site: mask[:-1]}, {site: torch.zeros_like(mask)}):
         with pytest.raises(InputError, match="expected which of its"):
             set_alive(model, wrong)
     with pytest.raises(InputError, match="has a core"):
         prunable(tiny_model("llama"))
-    with pytest.raises(InputError, match="holds a mask"):
-        surviving(tiny_masks(), {})
-    with pytest.raises(InputError, match="expected which of its"):
-        surviving(genome, {})
     for share in (0.0, 1.1, -1.0):
         with pytest.raises(InputError, match="share"):
             select({"a": torch.ones(3)}, share)

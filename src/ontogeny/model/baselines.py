@@ -142,7 +142,8 @@ def projected_weights(model: nn.Module, checkpoint: Checkpoint, genome: Genome) 
     """Start a smaller model, in place, from the donor's weights in the coordinates that ``grow`` gives its genome.
 
     As SliceGPT (Ashkboos et al. 2024, arXiv:2401.15024) cuts the residual stream, but to the directions that the
-    genome uses most rather than the activations' principal ones; values are kept, gains folded into what reads them.
+    genome uses most rather than the activations' principal ones; values are kept. Gains are folded into
+    what reads them and the norm's scale restored, but under LayerNorm, whose biases stand behind its gains.
     """
     own, shape = _shapes(model, checkpoint)
     residual = residual_map(genome, own.width, shape.width, 0)

@@ -12,7 +12,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ontogeny.errors import InputError
-from ontogeny.genome.genome import Genome, Subspace
 from ontogeny.model.constrain import sites
 from ontogeny.model.layers import SubspaceLinear
 
@@ -36,16 +35,6 @@ def prunable(model: nn.Module) -> dict[str, SubspaceLinear]:
     if not found:
         raise InputError("no site of the model has a core: constrain it to a subspace genome first")
     return found
-
-
-def alive(model: nn.Module) -> dict[str, Bool[Tensor, " k"]]:
-    """Site -> which directions live; all of a layer that nothing was pruned from."""
-    return {
-        name: torch.ones(layer.U.shape[1], dtype=torch.bool, device=layer.U.device)
-        if layer.alive is None
-        else layer.alive.clone()
-        for name, layer in prunable(model).items()
-    }
 
 
 @torch.no_grad()
@@ -121,22 +110,6 @@ def compact(model: nn.Module) -> nn.Module:
         small.transposed = layer.transposed
         model.set_submodule(name, small.train(layer.training))
     return model
-
-
-def surviving(genome: Genome, living: Alive) -> Genome:
-    """The genome of what lives: the same sites, with the living directions alone.
-
-    Raises InputError for a mask genome, and where the living directions aren't the genome's.
-    """
-    genes = {}
-    for site, gene in genome.genes.items():
-        if not isinstance(gene, Subspace):
-            raise InputError(f"site {site.name} holds a mask: only directions can be pruned")
-        if site.name not in living or len(living[site.name]) != gene.rank:
-            raise InputError(f"site {site.name}: expected which of its {gene.rank} directions live")
-        chosen = living[site.name].to(gene.U.device)
-        genes[site] = Subspace(gene.U[:, chosen], gene.V[:, chosen])
-    return Genome(genes, genome.provenance)
 
 
 def development_state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

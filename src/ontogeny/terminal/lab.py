@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ontogeny.canonical import canonical_json
 from ontogeny.errors import InputError
-from ontogeny.files import write_json
+from ontogeny.files import replacing, write_json
 from ontogeny.lab.experiment import Experiment, Rates, from_json
 from ontogeny.lab.scales import Scale
 from ontogeny.lab.store import Store, claimed, open_store
@@ -283,7 +283,8 @@ def export_store(root: Path, out: Path, experiment: str | None = None) -> None:
 
         results = [result for _, v in declared for result in stored_results(from_json(v), store)]
         lines += {canonical_json(result): result for result in results}.values()
-    out.write_text("".join(canonical_json(line) + "\n" for line in lines))
+    with replacing(out) as temporary:
+        temporary.write_text("".join(canonical_json(line) + "\n" for line in lines), encoding="utf-8")
     console().print(f"{out}: {len(lines)} lines", highlight=False)
 
 

@@ -29,6 +29,7 @@ REASONS = {
     "sign at second-best rate": "the sign isn't the same at the second-best rates",
     "span": "the last horizon is too few times the first to tell a floor from a slow fall",
     "misfit": "the fitted curve does not describe the gaps",
+    "mixed": "one of the contrasts that it takes doesn't hold",
     "no winner": "no form is ahead of the others",
     "out of sample": "the form that wins misses the gap that was held out",
 }
