@@ -23,6 +23,8 @@ from ontogeny.lab.likeness import jackknife_interval, likeness
 from ontogeny.lab.report.sections import read_sections
 from ontogeny.lab.statistics import paired_interval
 from ontogeny.lab.store import Store, open_store
+from ontogeny.lab.survivors import chance as likeness_by_chance
+from ontogeny.lab.survivors import likeness_matrix
 from ontogeny.streams import numpy_stream
 
 SITES, DIRECTIONS, LEFT = 6, 400, 160
@@ -190,9 +192,9 @@ def test_one_donor_has_nothing_to_compare(tmp_path: Path) -> None:
 
 def test_likeness_against_numpy(tmp_path: Path) -> None:
     assessment, store = planted(tmp_path)
-    found = development.survivors(assessment, store, "donor")
+    found = development.survivors_of(assessment, store, "donor")
     assert len(found) == 20
-    matrix = development.likeness_matrix(found)
+    matrix = likeness_matrix(found)
     a, b = (np.concatenate(list(sites.values())) for sites in list(found.values())[:2])
     assert matrix[0, 1] == pytest.approx((a & b).sum() / math.sqrt(a.sum() * b.sum()))
     assert np.allclose(np.diag(matrix), 1)
@@ -201,7 +203,7 @@ def test_likeness_against_numpy(tmp_path: Path) -> None:
     same = [matrix[i, j] for i in range(20) for j in range(i) if cells[i][0] == cells[j][0]]
     assert alike.within == pytest.approx(np.mean(same))
     assert alike.p < 1e-3
-    assert development._chance(found) == pytest.approx(LEFT / DIRECTIONS)
+    assert likeness_by_chance(next(iter(found.values()))) == pytest.approx(LEFT / DIRECTIONS)
 
 
 def test_groups_by_chance_have_uniform_p() -> None:

@@ -28,7 +28,7 @@ Constraint = Literal[
     "weight-subset-body",
     "projected-weights",
 ]
-Rescue = Literal["on", "free", "projected"]
+Rescue = Literal["on", "free", "projected", "released"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,9 @@ class Setting:
     ``horizons``: cool-downs branched from one constant-rate trunk, the last at ``steps``; rates are then tuned at
     ``tuning_horizon``. ``others`` are donors of another corpus. ``skip``: training batches that were read before.
     ``grown``: the arms' model is smaller than the donors'. ``repeats``: how often arms read their text, which is the
-    shorter for it.
+    shorter for it. ``kept``: runs keep their networks, for others to go on from. ``earlier``: id of other tokens whose
+    test loss is measured too. ``probed``: so are the loss on train windows ("seen") and what can be read off the
+    network's states ("probe", ``lab/probe.py``).
     With ``vision`` the arms learn images, ``batch`` and ``windows`` count images, and the donors' text is ``tokens``.
     """
 
@@ -96,6 +98,9 @@ class Setting:
     skip: int = field(default=0, metadata=LATER)
     repeats: int = field(default=1, metadata=LATER)
     grown: bool = field(default=False, metadata=LATER)
+    kept: bool = field(default=False, metadata=LATER)
+    earlier: str = field(default="", metadata=LATER)
+    probed: bool = field(default=False, metadata=LATER)
     vision: Vision | None = field(default=None, metadata=LATER)
 
     @property
@@ -128,7 +133,8 @@ class Arm:
     and control draw (from 1).
 
     ``after``: the arm whose trained network this one starts from, which then goes on as it is (``rescue`` "on"), with
-    U and V ``free``, or lends its weights ``projected`` on this arm's genome. ``rate_factor`` multiplies the rates.
+    U and V ``free``, ``released`` from its constraint, or lends its weights ``projected`` on this arm's genome.
+    ``rate_factor`` multiplies the rates.
 
     ``develop``: its directions are pruned on the way; options of ``training.develop.schedule``.
 

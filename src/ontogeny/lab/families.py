@@ -16,7 +16,16 @@ from ontogeny.lab.scales import Scale, Variant
 from ontogeny.lab.store import Store
 from ontogeny.model.grow import budgeted, parameters
 from ontogeny.training.batches import Batches, evaluation_windows
-from ontogeny.training.text import Tokens, end_token, load_tokenizer, read_corpus, tokenise, train_tokenizer
+from ontogeny.training.text import (
+    Corpus,
+    Tokens,
+    end_token,
+    load_tokenizer,
+    read_corpus,
+    shuffled,
+    tokenise,
+    train_tokenizer,
+)
 
 Given = Sequence[tuple[str, Path, Checkpoint]]  # id, directory, checkpoint
 
@@ -49,7 +58,11 @@ def make_family(variant: Variant, given: Given, store: Store) -> Family:
     recipes = tuple(donor_recipe(scale, model, tokens.digest, variant.first_donor - 1 + number) for number in numbers)
     ids = tuple(one[0] for one in given) or tuple(recipe.id for recipe in recipes)
     setting = make_setting(variant, model, tokens.digest, ids, _vision(scale, store))
-    _check_tokens(variant, tokens, setting, trained=bool(recipes))
+    learnt = tokens
+    if variant.learnt or variant.shuffled:
+        learnt, text = _learnt(variant, given, tokenizer, store)
+        setting = replace(setting, tokens=learnt.digest, earlier=tokens.digest if variant.earlier else "")
+    _check_tokens(variant, tokens, learnt, setting, trained=bool(recipes))
     paths = {one[0]: one[1] for one in given} or {recipe.id: store.root / "donors" / recipe.id for recipe in recipes}
     for recipe in recipes:
         paths[recipe.id].mkdir(parents=True, exist_ok=True)
@@ -78,7 +91,8 @@ def make_setting(
     names = ("rank", "length", "batch", "steps", "evaluate_at", "windows", "precision", "horizons", "tuning_horizon")
     shared = {name: getattr(scale, name) for name in names}
     smaller = budgeted(model, variant.budget, parameters) if variant.budget else model
-    shared |= {"skip": variant.skip, "repeats": variant.repeats, "grown": bool(variant.budget)}
+    shared |= {name: getattr(variant, name) for name in ("skip", "repeats", "kept", "probed")}
+    shared |= {"grown": bool(variant.budget)}
     setting = Setting(model=smaller, tokens=tokens, donors=donors, **shared)
     return replace(setting, vision=vision, batch=scale.image_batch, windows=scale.test_images) if vision else setting
 
@@ -113,23 +127,36 @@ def _tokens(variant: Variant, given: Given, store: Store) -> tuple[Tokens, Token
         tokenizer = train_tokenizer(
             read_corpus(learnt, max_characters=_characters(variant)) if learnt else corpus, scale.vocabulary
         )
+    tokens, described = _tokenised(corpus, tokenizer, given, store)
+    return tokens, tokenizer, described
+
+
+def _learnt(variant: Variant, given: Given, tokenizer: Tokenizer, store: Store) -> tuple[Tokens, dict[str, Any]]:
+    """What arms learn where it isn't the donors' text, in the donors' tokens."""
+    sources = variant.learnt or variant.text or (variant.scale.text,)
+    corpus = read_corpus(sources, max_characters=_characters(variant))
+    return _tokenised(shuffled(corpus) if variant.shuffled else corpus, tokenizer, given, store)
+
+
+def _tokenised(corpus: Corpus, tokenizer: Tokenizer, given: Given, store: Store) -> tuple[Tokens, dict[str, Any]]:
     tokens = tokenise(corpus, tokenizer, end_token(tokenizer, given[0][1] if given else None), store.root / "tokens")
     characters = sum(map(len, corpus.documents))
     described = {"source": corpus.source, "sha256": corpus.digest, "characters": characters}
-    return tokens, tokenizer, described | {"train_tokens": len(tokens.train)}
+    return tokens, described | {"train_tokens": len(tokens.train)}
 
 
-def _check_tokens(variant: Variant, tokens: Tokens, setting: Setting, *, trained: bool) -> None:
+def _check_tokens(variant: Variant, tokens: Tokens, learnt: Tokens, setting: Setting, *, trained: bool) -> None:
+    """``tokens`` are the donors', ``learnt`` the arms'."""
     scale = variant.scale
-    for whose, steps, epochs in (
-        ("an arm", 0 if setting.vision else setting.skip + scale.steps, 1),
-        ("a donor", scale.donor_steps if trained else 0, 2),
+    for whose, read, steps, epochs in (
+        ("an arm", learnt, 0 if setting.vision else setting.skip + scale.steps, 1),
+        ("a donor", tokens, scale.donor_steps if trained else 0, 2),
     ):
         try:
-            Batches(tokens.train, scale.length, scale.batch, 0).check_budget(steps, epochs)
+            Batches(read.train, scale.length, scale.batch, 0).check_budget(steps, epochs)
         except InputError as error:
             raise InputError(f"{whose} would need more text: {error}") from None
-    for part in (tokens.tune, tokens.test):
+    for part in (tokens.tune, tokens.test, learnt.tune, learnt.test):
         evaluation_windows(part, scale.length, scale.windows)
 
 

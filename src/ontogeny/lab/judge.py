@@ -30,7 +30,8 @@ class ArmSummary:
     """One arm in one embedding mode over its replicates. Losses are its setting's measure on the test split.
 
     ``losses`` by replicate, None where a run diverged or is missing; ``curve``: (step, mean, low, high), 95 %;
-    ``curves``: step -> the replicates' losses; ``tried``: (body, rest, tuning loss); ``shared``: the tuning loss at the
+    ``curves``: step -> the replicates' losses; ``further``: the same of whatever else was evaluated, by name;
+    ``tried``: (body, rest, tuning loss); ``shared``: the tuning loss at the
     rates every search starts from; ``passed_gate``: whether the mean beats the measure's reference.
     """
 
@@ -55,6 +56,7 @@ class ArmSummary:
     flops: int | None
     seconds: float | None
     frames: Mapping[str, float]
+    further: Mapping[str, Mapping[int, tuple[float, ...]]]
 
     @property
     def diverged(self) -> int:
@@ -188,7 +190,7 @@ def _summarise(
     first: Mapping[str, Any] = complete[0] if complete else {}
     measure = experiment.setting_of(arm).measure
     gate = first.get("references", {}).get(measure.gate, -math.inf)
-    curves = _curves(complete, measure)
+    curves = _by_step([r["losses" if measure.key == "loss" else f"{measure.key}s"] for r in complete])
     return ArmSummary(
         embeddings=mode,
         arm=arm.name,
@@ -211,16 +213,17 @@ def _summarise(
         flops=first.get("flops"),
         seconds=float(np.mean([r["seconds"] for r in complete])) if complete else None,
         frames={key: float(np.mean([r["frames"][key] for r in complete])) for key in first.get("frames", {})},
+        further={key: _by_step([r["further"][key] for r in complete]) for key in first.get("further", {})},
     )
 
 
-def _curves(results: Sequence[Mapping[str, Any]], measure: Measure) -> dict[int, tuple[float, ...]]:
-    """Step -> the measure in every replicate; steps that all of them have."""
+def _by_step(rows: Sequence[Sequence[Sequence[int | float]]]) -> dict[int, tuple[float, ...]]:
+    """Step -> the value in every replicate; steps that all of them have."""
     by_step: dict[int, list[float]] = {}
-    for result in results:
-        for step, value in result["losses" if measure.key == "loss" else f"{measure.key}s"]:
-            by_step.setdefault(step, []).append(value)
-    return {step: tuple(values) for step, values in sorted(by_step.items()) if len(values) == len(results)}
+    for replicate in rows:
+        for step, value in replicate:
+            by_step.setdefault(int(step), []).append(value)
+    return {step: tuple(values) for step, values in sorted(by_step.items()) if len(values) == len(rows)}
 
 
 def _bounds(values: Sequence[float]) -> tuple[float, float, float]:

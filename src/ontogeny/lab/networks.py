@@ -22,6 +22,7 @@ from ontogeny.genome.frames import frame_statistics
 from ontogeny.genome.genome import Genome, Mask, load, save
 from ontogeny.lab.experiment import Run, Setting
 from ontogeny.lab.store import Store
+from ontogeny.lab.survivors import survivors
 from ontogeny.lab.tasks import replicate_seed, run_tokens
 from ontogeny.model.activations import activation_genome
 from ontogeny.model.baselines import mimetic, projected_weights, weight_subset
@@ -37,6 +38,7 @@ from ontogeny.model.constrain import (
 )
 from ontogeny.model.grow import grown_genome
 from ontogeny.model.initialise import donor_embeddings, fresh_model, matched_gain, set_final_gain
+from ontogeny.model.prune import set_alive
 from ontogeny.model.vision import ImageClassifier, donor_body, freeze_body, fresh_classifier
 from ontogeny.streams import stream_seed
 from ontogeny.training.batches import evaluation_windows
@@ -64,6 +66,8 @@ def build(run: Run, lab: Lab) -> tuple[nn.Module, Genome | None]:
             return model, genome
         if arm.rescue == "free":
             return free_subspaces(model), genome
+        if arm.rescue == "released":
+            return merge(model), None
         weights, model = effective_weights(model), merge(model)  # its layers projected on the genome, the rest as it is
         genome = make_genome(run, lab)
         return project_weights(constrain(model, genome, arm.reading), weights), genome
@@ -144,8 +148,14 @@ def save_network(model: nn.Module, directory: Path) -> None:
 
 @torch.no_grad()
 def trained_network(run: Run, lab: Lab) -> tuple[nn.Module, Genome | None]:
-    """A run's network with the values that it ended with. InputError where the store hasn't kept them."""
+    """A run's network with the values, and living directions, that it ended with.
+
+    InputError where the store hasn't kept them.
+    """
     model, genome = build(run, lab)
+    if run.arm.develop is not None:
+        result = read_json(lab.store.result_path(run.id, run.replicate))
+        set_alive(model, {site: torch.from_numpy(kept) for site, kept in survivors(result).items()})
     path = lab.store.run_directory(run.id, run.replicate) / "network.safetensors"
     if not path.exists():
         raise InputError(f"{path} is missing: delete {path.parent / 'result.json'} and rerun to train it again")

@@ -1,6 +1,7 @@
 """Progress of long work: a bar with rate and time left on a terminal, plain lines when piped."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,7 @@ from rich.progress import (
 )
 
 Report = Callable[[str, int, int], None]
+RECENT = 16  # reports that the time left is told from
 
 
 @contextmanager
@@ -44,14 +46,18 @@ def progress(console: Console) -> Iterator[Report]:
 
 
 def _plain(console: Console) -> Report:
-    started: dict[str, tuple[float, int]] = {}
+    started: dict[str, float] = {}
+    recent: dict[str, deque[tuple[float, int]]] = {}
 
     def report(phase: str, done: int, total: int) -> None:
-        begun, first = started.setdefault(phase, (time.monotonic(), done))
-        elapsed = time.monotonic() - begun
+        now = time.monotonic()
+        elapsed = now - started.setdefault(phase, now)
+        marks = recent.setdefault(phase, deque(maxlen=RECENT))
+        marks.append((now, done))
         if done == 0 or total == 0:
             return
-        left = f", {elapsed / (done - first) * (total - done):.0f} s left" if first < done < total else ""
+        since, first = marks[0]  # what was stored before took no time
+        left = f", {(now - since) / (done - first) * (total - done):.0f} s left" if first < done < total else ""
         console.print(f"{phase} {done}/{total}, {elapsed:.0f} s{left}", highlight=False)
 
     return report

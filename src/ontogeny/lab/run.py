@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -16,6 +15,7 @@ from ontogeny.files import read_json, replacing, write_json
 from ontogeny.lab.experiment import Run
 from ontogeny.lab.networks import Lab, build, describe_genome, distilled, own_donor, save_network
 from ontogeny.lab.store import claim
+from ontogeny.lab.survivors import described
 from ontogeny.lab.tasks import Task, make_task, replicate_seed
 from ontogeny.model.cost import flops_per_token, parameter_counts
 from ontogeny.model.grow import flops
@@ -48,14 +48,15 @@ def run(run: Run, lab: Lab) -> dict[str, Any]:
             precision=setting.precision,
         )
         history, developed = learn(model, task, config, run, lab, directory)
-        if (setting.horizons or developed) and run.split == "test" and history.stop_reason != "non-finite":
+        keeps = bool(setting.horizons or setting.kept or developed)
+        if keeps and run.split == "test" and history.stop_reason != "non-finite":
             save_network(model, directory)
         cost = describe_cost(model, history, setting.batch, task.length)
         if run.arm.teacher:  # its forward pass, a third of a training step's
             cost["flops"] += flops(own_donor(run, lab).config, task.length) // 3 * cost["tokens"]
-        described = {"references": task.references, "frames": describe_genome(genome, run, lab)} | developed
+        beside = {"references": task.references, "frames": describe_genome(genome, run, lab)} | developed
         identity = {"kind": "arm", "id": run.id, "replicate": run.replicate, "host": host()}
-        result = identity | run.recipe | outcome(history, setting.measure.key) | described | cost
+        result = identity | run.recipe | outcome(history, setting.measure.key) | beside | cost
         write_json(directory / "result.json", result | {"arm": run.arm.name, "arm_recipe": run.recipe["arm"]})
         clear_checkpoint(directory)
     return read_json(directory / "result.json")
@@ -64,10 +65,7 @@ def run(run: Run, lab: Lab) -> dict[str, Any]:
 def learn(
     model: nn.Module, task: Task, config: TrainConfig, run: Run, lab: Lab, directory: Path
 ) -> tuple[History, dict[str, Any]]:
-    """Train on the task, straight to the end, by cool-downs at horizons, or developing: then what lived stands beside.
-
-    ``lived``: site -> its number of directions, and which of them lived at first and after every round, as bits in hex.
-    """
+    """Train on the task, straight to the end, by cool-downs at horizons, or developing: what lived stands beside."""
     options: dict[str, Any] = {
         "loss": distilled(run, lab) if run.arm.teacher else task.loss,
         "evaluate": task.evaluate,
@@ -80,20 +78,25 @@ def learn(
         return train(model, task.batches, config, **options), {}
     plan = schedule(config.steps, **run.arm.develop)
     found = develop(model, task.batches, config, plan, seed=replicate_seed(run.replicate), **options)
-    lived = {
-        site: {"directions": rows.shape[1], "lived": [np.packbits(row.numpy()).tobytes().hex() for row in rows]}
-        for site, rows in found.lived.items()
-    }
-    return found.history, {"lived": lived}
+    return found.history, {"lived": described(found)}
+
+
+ROW = ("step", "loss", "train_loss", "seconds")  # what every row of a history has
 
 
 def outcome(history: History, measure: str = "loss") -> dict[str, Any]:
-    """The losses of a history as a result holds them; ``final``: the last of the measure, None if it diverged."""
+    """The losses of a history as a result holds them; ``final``: the last of the measure, None if it diverged.
+
+    ``further``: whatever else was evaluated, by name.
+    """
     losses = [[row["step"], row["loss"]] for row in history.rows]
     measured = [[row["step"], row[measure]] for row in history.rows]
+    others = [key for key in history.rows[0] if key not in (*ROW, measure)]
+    further = {key: [[row["step"], row[key]] for row in history.rows] for key in others}
     return {
         "losses": losses,
         **({} if measure == "loss" else {f"{measure}s": measured}),
+        **({"further": further} if further else {}),
         "train_losses": [[row["step"], row["train_loss"]] for row in history.rows if row["train_loss"] is not None],
         "step0_loss": losses[0][1],
         "best": min(loss for _, loss in losses),

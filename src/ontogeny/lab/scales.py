@@ -112,6 +112,8 @@ class Variant:
     ``ahead``: steps of it that another family reads after them.
     ``budget``: the share of the donors' parameters that the arms' model has, where it is smaller (``model/grow.py``);
     ``repeats``: how often arms read their text.
+    ``learnt``: what arms learn where it isn't the donors' text, which ``earlier`` then measures them on too;
+    ``shuffled``: with the words of every document in random order. ``kept`` and ``probed`` are the setting's.
     ``first_donor``: the number of the family's first donor, which fixes its streams of initialisation and data.
     """
 
@@ -124,6 +126,11 @@ class Variant:
     ahead: int = 0
     budget: float = 0.0
     repeats: int = 1
+    learnt: tuple[str, ...] = ()
+    shuffled: bool = False
+    earlier: bool = False
+    kept: bool = False
+    probed: bool = False
 
 
 def _shape(

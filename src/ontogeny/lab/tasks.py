@@ -10,6 +10,7 @@ from ontogeny.canonical import digest
 from ontogeny.errors import InputError
 from ontogeny.files import read_json, write_json
 from ontogeny.lab.experiment import Run, Setting, Vision
+from ontogeny.lab.probe import Probe
 from ontogeny.lab.store import Store
 from ontogeny.streams import numpy_stream, stream_seed
 from ontogeny.training.batches import Batches, evaluation_windows
@@ -60,14 +61,30 @@ def _text(run: Run, store: Store, seed: int) -> Task:
     often, start = setting.repeats, text_start(setting, tokens, run.replicate)
     batches = Batches(tokens.train[start : start + _read(setting, tokens)], setting.length, setting.batch, seed)
     batches.check_budget(setting.skip + setting.steps, max_epochs=1 if often == 1 else often + 1)
-    windows = scoring_windows(setting, tokens, run.split)
     return Task(
         batches=lambda step: batches(setting.skip + step),
         loss=next_token_loss,
-        evaluate=lambda model: {"loss": evaluation_loss(model, windows)},
+        evaluate=_evaluation(run, tokens, store),
         references=text_references(setting, store, run.replicate)[run.split],
         length=setting.length,
     )
+
+
+def _evaluation(run: Run, tokens: Tokens, store: Store) -> Callable[[nn.Module], dict[str, float]]:
+    """The loss on a split's windows, and whatever else the setting asks for."""
+    setting = run.setting
+    windows = {"loss": scoring_windows(setting, tokens, run.split)}
+    if setting.earlier:
+        windows["earlier"] = scoring_windows(setting, open_stored(setting.earlier, store), run.split)
+    if setting.probed:
+        windows["seen"] = evaluation_windows(tokens.train, setting.length, setting.windows)
+    probe = Probe(tokens, setting.length, run.split) if setting.probed else None
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        losses = {name: evaluation_loss(model, found) for name, found in windows.items()}
+        return losses | ({"probe": probe.error(model)} if probe else {})
+
+    return evaluate
 
 
 def _images(run: Run, vision: Vision, store: Store, seed: int) -> Task:
@@ -93,9 +110,14 @@ def _images(run: Run, vision: Vision, store: Store, seed: int) -> Task:
 
 def run_tokens(setting: TextSetting, store: Store) -> Tokens:
     """The memory-mapped tokens of a setting; InputError if the store has lost them."""
-    tokens = open_tokens(store.root / "tokens", setting.tokens)
+    return open_stored(setting.tokens, store)
+
+
+def open_stored(identity: str, store: Store) -> Tokens:
+    """The tokens of an id; InputError if the store has lost them."""
+    tokens = open_tokens(store.root / "tokens", identity)
     if tokens is None:
-        raise InputError(f"{store.root}/tokens/{setting.tokens}.bin is missing or damaged: rerun to make it again")
+        raise InputError(f"{store.root}/tokens/{identity}.bin is missing or damaged: rerun to make it again")
     return tokens
 
 

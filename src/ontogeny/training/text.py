@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from ontogeny.canonical import digest
 from ontogeny.errors import InputError
 from ontogeny.files import read_json, replacing
+from ontogeny.streams import numpy_stream
 from ontogeny.training import standard_library
 
 Split = Literal["train", "tune", "test"]
@@ -87,6 +88,16 @@ def _documents(source: str, max_characters: int | None) -> Iterable[str]:
         f"text {source}: expected {', '.join(EMBEDDED)}, a {', '.join(READERS)} file, an existing folder of them "
         "or a hub data set id (owner/name)"
     )
+
+
+def shuffled(corpus: Corpus) -> Corpus:
+    """The corpus with the words of every document in random order, parted by single spaces."""
+    documents = []
+    for number, document in enumerate(corpus.documents):
+        words = document.split()
+        order = numpy_stream(0, "shuffled", number).permutation(len(words))
+        documents.append(" ".join(words[i] for i in order))
+    return Corpus(f"{corpus.source}, words shuffled", tuple(documents), digest([corpus.digest, "shuffled"]))
 
 
 # Files and the hub --------------------------------------------------------------------------------------------

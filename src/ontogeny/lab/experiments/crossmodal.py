@@ -51,7 +51,7 @@ DONORS = (  # published, for E4
     "HuggingFaceTB/SmolLM2-1.7B",
     "Qwen/Qwen2.5-1.5B",
 )
-WIDTHS = {"smoke": (32, 48), "laptop": (64, 96, 128)}  # of the donors that E4 compares, in the full table
+WIDTHS = {"smoke": (32, 48), "laptop": (64, 96, 128)}  # of the donors that E4 compares
 
 ARMS = {
     "donor": PRIMARY["donor"],
@@ -92,7 +92,7 @@ RULES = {
     "rates": "as for text, scored by the error on the tune images; a frozen body leaves the rest's rate alone to tune",
     "E3": "supported if mask-random − magnitude (causal attention) is supported",
     "E4": "growth = that gap at the widest − at the narrowest donor, paired by replicate: supported if its lower 95 % "
-    "bound > 0.01 and the gap at the widest is above 0.01 too; refuted if its upper bound < 0.01 (full table)",
+    "bound > 0.01 and the gap at the widest is above 0.01 too; refuted if its upper bound < 0.01",
     "E18": "supported if random − donor (causal attention, singular subspaces) is supported",
     "E21": "the reservation: supported if E3's gap is supported and yet gone against a dense network with augmentation "
     "(dense-augmented − magnitude refuted) or with bidirectional attention (refuted there, full table); refuted if it "
@@ -101,13 +101,12 @@ RULES = {
 
 
 def variants(scale: Scale, table: str, text: tuple[str, ...], given: bool) -> dict[str, Variant]:
-    """Donors of the scale's width; in the full table also arms that look both ways, and donors of other widths."""
+    """Donors of the scale's width and of others; in the full table also arms that look both ways."""
     found = {"": Variant(scale, text)}
     if table == "full":
         found["bidirectional"] = Variant(replace(scale, attention="bidirectional"), text)
-        others = {} if given else width_variants(scale, WIDTHS, text, given, DONORS)
-        found |= {f"d{v.scale.width}": v for v in others.values() if v.scale.width != scale.width}
-    return found
+    others = {} if given else width_variants(scale, WIDTHS, text, given, DONORS)
+    return found | {f"d{v.scale.width}": v for v in others.values() if v.scale.width != scale.width}
 
 
 def declare(*, given: bool, table: str, settings: Mapping[str, Setting] | None = None, **rest: Any) -> Experiment:
@@ -225,7 +224,7 @@ def _grows(assessment: Assessment) -> Answer:
     found = by_width(assessment)
     widths = {width_of(setting) for setting in assessment.experiment.all_settings().values()}
     if len(widths) == 1:
-        return Answer("", Verdict("not run"), "in the full table (--table full)")
+        return Answer("", Verdict("not run"), "one width: give no --donor to compare widths")
     if set(found) != widths:
         return Answer("", Verdict("not run"), "not finished")
     narrowest, *_, widest = found.values()

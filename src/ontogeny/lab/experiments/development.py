@@ -33,6 +33,7 @@ from ontogeny.lab.statistics import (
     variance_component,
 )
 from ontogeny.lab.store import Store
+from ontogeny.lab.survivors import Survivors, chance, likeness_matrix, survivors
 from ontogeny.training.develop import schedule
 
 NAME = "development"
@@ -149,15 +150,15 @@ def findings(assessment: Assessment, store: Store) -> dict[str, dict[str, str]]:
 # Survivors ----------------------------------------------------------------------------------------------------
 
 Cell = tuple[int, int]  # genome, environment
-Grid = dict[Cell, dict[str, NDArray[np.bool_]]]  # cell -> site -> what lives
+Grid = dict[Cell, Survivors]
 
 
-def survivors(assessment: Assessment, store: Store, kind: str) -> Grid:
+def survivors_of(assessment: Assessment, store: Store, kind: str) -> Grid:
     """What lives in the end, of every finished run of a kind's genomes."""
     found = {}
     for (genome, environment), run in _grid(assessment, store, kind).items():
         if (result := store.result(run.id, run.replicate)) and result["final"] is not None:
-            found[genome, environment] = {site: _alive(entry) for site, entry in result["lived"].items()}
+            found[genome, environment] = survivors(result)
     return found
 
 
@@ -168,19 +169,6 @@ def _grid(assessment: Assessment, store: Store, kind: str) -> dict[Cell, Run]:
         for genome in range(1, len(assessment.experiment.setting.donors) + 1)
         for run in cells.get(("frozen", f"{kind} {genome}"), [])
     }
-
-
-def _alive(entry: dict[str, Any]) -> NDArray[np.bool_]:
-    bits = np.unpackbits(np.frombuffer(bytes.fromhex(entry["lived"][-1]), np.uint8))
-    return bits[: entry["directions"]].astype(bool)
-
-
-def likeness_matrix(grid: Grid) -> NDArray[np.float64]:
-    """Cosine of the survivors of every two runs, all matrices together, in the grid's order."""
-    rows = np.array([np.concatenate(list(sites.values())) for sites in grid.values()], dtype=np.float64)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    found: NDArray[np.float64] = rows @ rows.T
-    return found
 
 
 def _complete(assessment: Assessment, grid: Mapping[Any, Any]) -> bool:
@@ -234,7 +222,7 @@ def _unmet(assessment: Assessment) -> Verdict | None:
 
 
 def _same_structure(assessment: Assessment, store: Store) -> Answer:
-    grids = {kind: survivors(assessment, store, kind) for kind in KINDS}
+    grids = {kind: survivors_of(assessment, store, kind) for kind in KINDS}
     if not all(_complete(assessment, grid) for grid in grids.values()):
         return Answer("", Verdict("not run"), "not finished")
     if _too_few(assessment):
@@ -249,18 +237,12 @@ def _same_structure(assessment: Assessment, store: Store) -> Answer:
             f"{kind} genomes: within {alike[kind].within:.3f}, between {alike[kind].between:.3f}, difference "
             f"{show(gaps[kind], '±+.3f')}, p {alike[kind].p:.2g}"
         )
-    measured = f"{'; '.join(told)}; chance {_chance(grids['donor']):.3f}"
+    by_chance = chance(next(iter(grids["donor"].values())))
+    measured = f"{'; '.join(told)}; chance {by_chance:.3f}"
     verdict = _judge(assessment, gaps["donor"])
     if verdict.word == "supported" and alike["donor"].p >= 0.05:
         return Answer(measured, Verdict("undecided", "p"), "p ≥ 0.05 by permutation")
     return Answer(measured, verdict, verdict.code or f"within a genome likeness is {describe(gaps['donor'])}")
-
-
-def _chance(grid: Grid) -> float:
-    """The cosine that masks with as many survivors in every matrix have by chance."""
-    one = next(iter(grid.values()))
-    lived = sum(int(kept.sum()) for kept in one.values())
-    return sum(int(kept.sum()) ** 2 / len(kept) for kept in one.values()) / lived
 
 
 # Function and losses ------------------------------------------------------------------------------------------
@@ -360,14 +342,14 @@ def _twins(assessment: Assessment) -> Answer:
 
 def figures(name: str, assessment: Assessment, store: Store) -> tuple[Drawing, ...]:
     """Likeness of survivors, and where they are."""
-    grids = {kind: survivors(assessment, store, kind) for kind in KINDS}
+    grids = {kind: survivors_of(assessment, store, kind) for kind in KINDS}
     matrices = {kind: (list(grid), likeness_matrix(grid)) for kind, grid in grids.items() if len(grid) > 1}
     return likeness_drawings(name, matrices, grids, assessment.experiment)
 
 
 def tables(assessment: Assessment, store: Store) -> tuple[Table, ...]:
     """The same as numbers."""
-    grids = {kind: survivors(assessment, store, kind) for kind in KINDS}
+    grids = {kind: survivors_of(assessment, store, kind) for kind in KINDS}
     several = len(assessment.experiment.setting.donors) > 1 and assessment.experiment.replicates > 1
     whole = {kind: grid for kind, grid in grids.items() if several and _complete(assessment, grid)}
     return likeness_tables({kind: found_likeness(grid) for kind, grid in whole.items()}, grids)

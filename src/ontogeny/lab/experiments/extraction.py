@@ -10,18 +10,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ontogeny.lab.answers import Answer, answer_of, find_contrast, measured, opposite
+from ontogeny.lab.answers import Answer, answer_of, find_contrast, opposite
 from ontogeny.lab.answers import findings as answers_to_findings
+from ontogeny.lab.answers import measured as measured_contrast
 from ontogeny.lab.claims import load_claims
 from ontogeny.lab.experiment import Arm, Contrast, Experiment, Setting
 from ontogeny.lab.experiments.arms import OTHERS
 from ontogeny.lab.experiments.widths import declared_widths, width_variants
 from ontogeny.lab.experiments.widths_figures import Measured, gaps_by_width, size_drawing, size_table
-from ontogeny.lab.judge import Assessment
+from ontogeny.lab.judge import Assessment, judge_derived
 from ontogeny.lab.report.figures import Drawing
 from ontogeny.lab.report.tables import Table
 from ontogeny.lab.scales import Scale, Variant, published
-from ontogeny.lab.statistics import Verdict
+from ontogeny.lab.statistics import Verdict, paired_interval, simultaneous_level
 from ontogeny.lab.store import Store
 from ontogeny.model.constrain import READINGS
 
@@ -55,7 +56,7 @@ RULES = {
     "than 0.02 nats over the same core with its singular values reordered; and the other way round",
     "E24": "judged as: whatever 'constrained' means, the donor's directions are worth having. Supported if random − "
     "donor is supported with a diagonal core, a full core, either side alone and projection at the start only; refuted "
-    "if any of them is refuted (full table)",
+    "if any of them is refuted; all at the widest donor, each interval at the level of five contrasts",
 }
 
 
@@ -74,11 +75,11 @@ def declare(*, given: bool, table: str, settings: Mapping[str, Setting] | None =
         last = width == widest
         for control, treatment, question in _pairs(density=full and rank.endswith("%")):
             arms += [_arm(kind, width, name, rank) for kind in (control, treatment)]
-            primary = (last or (not full and width == min(widths.values()))) and "density" not in treatment
+            primary = (last or width == min(widths.values())) and "density" not in treatment
             contrasts.append(Contrast("fresh", f"{control} d{width}", f"{treatment} d{width}", question, primary))
         if last:
-            arms += [_arm(kind, width, name, rank) for kind in (*VALUES, *(_readings() if full else ()))]
-            contrasts += _at_widest(width, full)
+            arms += [_arm(kind, width, name, rank) for kind in (*VALUES, *_readings())]
+            contrasts += _at_widest(width)
     return Experiment(
         name=NAME,
         title=TITLE,
@@ -108,16 +109,16 @@ def _readings() -> list[str]:
     return [f"{kind}-{reading}" for reading in HALVES for kind in ("random", "svd")]
 
 
-def _at_widest(width: int, full: bool) -> list[Contrast]:
+def _at_widest(width: int) -> list[Contrast]:
     question = "are the values worth having as a start?"
-    found = [Contrast("fresh", f"values-permuted d{width}", f"values-kept d{width}", question, primary=not full)]
+    found = [Contrast("fresh", f"values-permuted d{width}", f"values-kept d{width}", question)]
     question = "do the signs of the values matter?"
     found.append(Contrast("fresh", f"values-flipped d{width}", f"values-kept d{width}", question, primary=False))
     question = "what does the start from the donor's values add to its directions?"
     found.append(Contrast("fresh", f"svd d{width}", f"values-kept d{width}", question, primary=False))
-    for reading in HALVES if full else ():
+    for reading in HALVES:
         question = f"the donor's directions, read as {reading}"
-        found.append(Contrast("fresh", f"random-{reading} d{width}", f"svd-{reading} d{width}", question))
+        found.append(Contrast("fresh", f"random-{reading} d{width}", f"svd-{reading} d{width}", question, False))
     return found
 
 
@@ -161,8 +162,6 @@ def findings(assessment: Assessment, store: Store) -> dict[str, dict[str, str]]:
         "E20": opposite(answer_of(assessment, f"values-permuted d{widest} − values-kept d{widest} (fresh)")),
         "E24": _readings_answer(assessment, widest),
     }
-    if assessment.experiment.table == "full":
-        del answers["E20"]  # exploratory there
     return answers_to_findings(assessment.experiment, answers)
 
 
@@ -213,7 +212,7 @@ def _gap(kind: str, width: int) -> str:
 def _breaks(assessment: Assessment, widths: list[int]) -> Answer:
     mask, subspace = (answer_of(assessment, _gap(kind, widths[-1])) for kind in ("magnitude", "svd"))
     told = [find_contrast(assessment, _gap(kind, width)) for width in widths for kind in ("magnitude", "svd")]
-    numbers = "; ".join(measured(assessment, contrast) for contrast in told if contrast and contrast.interval)
+    numbers = "; ".join(measured_contrast(assessment, contrast) for contrast in told if contrast and contrast.interval)
     words = mask.verdict.word, subspace.verdict.word
     if "not run" in words:
         return Answer(numbers, Verdict("not run"), "not finished")
@@ -228,17 +227,23 @@ def _breaks(assessment: Assessment, widths: list[int]) -> Answer:
 
 
 def _readings_answer(assessment: Assessment, width: int) -> Answer:
-    kinds = ["svd", *(f"svd-{reading}" for reading in HALVES)]
-    answers = {kind: answer_of(assessment, _gap(kind, width)) for kind in kinds}
-    numbers = "; ".join(answer.measured for answer in answers.values() if answer.measured)
-    by_word: dict[str, list[str]] = {}
-    for kind, answer in answers.items():
-        by_word.setdefault(answer.verdict.word, []).append(kind.removeprefix("svd-").replace("svd", "full"))
+    kinds = {"full": "svd"} | {reading: f"svd-{reading}" for reading in HALVES}
+    found = {reading: find_contrast(assessment, _gap(kind, width)) for reading, kind in kinds.items()}
+    numbers, by_word = [], dict[str, list[str]]()
+    for reading, contrast in found.items():
+        verdict = Verdict("not run")
+        if contrast and contrast.interval:
+            interval = paired_interval(contrast.differences, simultaneous_level(len(kinds)))
+            verdict = judge_derived(assessment, interval, [contrast], contrast.second_best_gap)
+            numbers.append(f"{reading} {interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]")
+        code = f" ({verdict.code})" if verdict.code else ""
+        by_word.setdefault(verdict.word, []).append(reading + code)
     told = "; ".join(f"{word}: {', '.join(readings)}" for word, readings in by_word.items())
+    measured = f"random − svd at d {width}: {', '.join(numbers)} nats" if numbers else ""
     if "refuted" in by_word:
-        return Answer(numbers, Verdict("refuted"), told)
+        return Answer(measured, Verdict("refuted"), told)
     if "not run" in by_word:
-        return Answer("", Verdict("not run"), "in the full table (--table full)")
+        return Answer("", Verdict("not run"), "not finished")
     if "undecided" in by_word:
-        return Answer(numbers, Verdict("undecided", "some readings"), told)
-    return Answer(numbers, Verdict("supported"), told)
+        return Answer(measured, Verdict("undecided", "some readings"), told)
+    return Answer(measured, Verdict("supported"), told)

@@ -32,7 +32,6 @@ WIDTHS = {"smoke": (32, 48), "laptop": (64, 96, 128), "workstation": (256, 512)}
 FULL_WIDTHS = WIDTHS | {"laptop": (64, 96, 128, 192, 256), "workstation": (128, 256, 512)}
 FRACTIONS, NUMBERS = ("10%", "25%", "50%"), ("8", "16")
 FULL_FRACTIONS = ("2%", "5%", "10%", "20%", "25%", "30%", "50%")
-TUNED_AT = "25%"
 VANISHES_AT = "30%"
 
 SCALES: dict[str, dict[str, Any]] = {
@@ -43,8 +42,6 @@ PUBLISHED_RANK = "171"  # of 576, where the gap is said to vanish; 29.7 %
 
 RULES = {
     "estimand": "gap = test loss(random) − test loss(donor), nats a token, at the last step, at every width and rank",
-    "rates": f"tuned by the protocol for donor and random at every width at rank {TUNED_AT}, and shared by the other "
-    "ranks in the primary table, where verdicts elsewhere are conditional on that; all have their own in the full one",
     "E11": f"at the widest network: supported if the gap at 10 % is supported and that at the smallest fraction from "
     f"{VANISHES_AT} on is refuted (upper bound < 0.02 nats); refuted if the latter is supported; undecided, code gap, "
     "if there is none at 10 % that could vanish",
@@ -57,7 +54,7 @@ RULES = {
 
 def variants(scale: Scale, table: str, text: tuple[str, ...], given: bool) -> dict[str, Variant]:
     """One donor family a width; a user's own donor has one."""
-    return width_variants(scale, FULL_WIDTHS if table == "full" else WIDTHS, text, given, rank=TUNED_AT)
+    return width_variants(scale, FULL_WIDTHS if table == "full" else WIDTHS, text, given, rank="25%")
 
 
 def declare(*, given: bool, table: str, settings: Mapping[str, Setting] | None = None, **rest: Any) -> Experiment:
@@ -69,7 +66,7 @@ def declare(*, given: bool, table: str, settings: Mapping[str, Setting] | None =
         numbers = (*NUMBERS, *((PUBLISHED_RANK,) if rest["scale"] == "paper" else ()))
         ranks = ranks_at(width, FULL_FRACTIONS if full else FRACTIONS, numbers)
         for rank, label in ranks.items():
-            arms += [_arm(kind, width, rank, label, name, shared=not full) for kind in ("donor", "random")]
+            arms += [_arm(kind, width, rank, label, name) for kind in ("donor", "random")]
             primary = label in ("10%", "50%", f"k{PUBLISHED_RANK}") and width in list(shapes.values())[-3:]
             size = f"d{width} {label}"
             question = f"the donor's {label} of {width} directions"
@@ -96,12 +93,11 @@ def ranks_at(width: int, fractions: tuple[str, ...], numbers: tuple[str, ...]) -
     return found | {number: f"k{number}" for number in numbers if int(number) < width}
 
 
-def _arm(kind: str, width: int, rank: str, label: str, setting: str, *, shared: bool) -> Arm:
+def _arm(kind: str, width: int, rank: str, label: str, setting: str) -> Arm:
     return Arm(
         f"{kind} d{width} {label}",
         recipe={"rank": rank},
         controls=("random",) if kind == "random" else (),
-        tuned_as=f"{kind} d{width} {TUNED_AT}" if shared and rank != TUNED_AT else None,
         description=f"{'the donor' if kind == 'donor' else 'random'}: {label} of {width} directions",
         setting=setting,
     )

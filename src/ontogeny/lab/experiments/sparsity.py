@@ -33,7 +33,7 @@ SCALES = {
     "paper": published("HuggingFaceTB/SmolLM2-135M", steps=500, evaluate_at=(50, 100, 200, 300, 400, 500)),
 }
 
-TUNED_AT = 90  # % sparsity: where the published gap stands
+PUBLISHED_AT = 90  # % sparsity: where the published gap of E1 stands
 PRIMARY_SPARSITIES = (50, 75, 90, 95)
 FULL_SPARSITIES = (10, 20, 30, 50, 75, 90, 95, 98)
 HELD_OUT = 98  # % sparsity: no form is fitted to it
@@ -53,10 +53,7 @@ RULES = {
     "estimand": "gap = test loss(control mask) − test loss(magnitude mask), nats a token, at the last declared step",
     "mask": "the largest magnitudes over all layer matrices together; embeddings, head and norms unmasked; dead "
     "weights and their optimiser state are zero after every step",
-    "rates": f"tuned by the protocol for every kind of mask at {TUNED_AT} % sparsity and shared by its other "
-    "sparsities in the primary table, where verdicts elsewhere are conditional on that; all have their own in the full "
-    "one",
-    "E1": f"supported if uniform − magnitude at {TUNED_AT} % sparsity (fresh) is supported",
+    "E1": f"supported if uniform − magnitude at {PUBLISHED_AT} % sparsity (fresh) is supported",
     "E2": CURVE_RULES["E2"],
 }
 
@@ -65,13 +62,13 @@ def declare(*, given: bool, table: str, **rest: Any) -> Experiment:
     """The experiment for one scale, text and set of donors. ``given``: the donors are the user's own."""
     full = table == "full"
     controls, sparsities = (FULL_CONTROLS, FULL_SPARSITIES) if full else (CONTROLS, PRIMARY_SPARSITIES)
-    arms = [mask_arm(kind, sparsity, shared=not full) for sparsity in sparsities for kind in controls]
+    arms = [mask_arm(kind, sparsity) for sparsity in sparsities for kind in controls]
     if full:
-        arms += [mask_arm("magnitude", TUNED_AT, scope="matrix"), PRIMARY["dense"]]
+        arms += [mask_arm("magnitude", PUBLISHED_AT, scope="matrix"), PRIMARY["dense"]]
     names = tuple(arm.name for arm in arms)
     modes: dict[str, tuple[str, ...]] = {"fresh": names}
     if full:
-        modes["frozen"] = tuple(f"{kind} {TUNED_AT}%" for kind in CONTROLS)
+        modes["frozen"] = tuple(f"{kind} {PUBLISHED_AT}%" for kind in CONTROLS)
     return Experiment(
         name=NAME,
         title=TITLE,
@@ -86,15 +83,14 @@ def declare(*, given: bool, table: str, **rest: Any) -> Experiment:
     )
 
 
-def mask_arm(kind: str, sparsity: int, *, shared: bool = False, scope: str = "global") -> Arm:
-    """One kind of mask at one sparsity (%); ``shared``: with the rates of its kind at the sparsity where it's tuned."""
+def mask_arm(kind: str, sparsity: int, *, scope: str = "global") -> Arm:
+    """One kind of mask at one sparsity (%)."""
     controls, description = FULL_CONTROLS[kind]
     name = f"{kind} {sparsity}%" + (" by matrix" if scope == "matrix" else "")
     return Arm(
         name,
         recipe={"density": f"{100 - sparsity}%", "scope": scope},
         controls=controls,
-        tuned_as=f"{kind} {TUNED_AT}%" if shared and sparsity != TUNED_AT else None,
         description=description if scope == "global" else "the donor's largest weights of every matrix",
     )
 
@@ -108,7 +104,7 @@ def _contrasts(mode: Embeddings, arms: tuple[str, ...]) -> list[Contrast]:
             continue
         sparsity = int(size.removesuffix("%"))
         primary = (kind == "uniform" and sparsity in PRIMARY_SPARSITIES) or (
-            kind in ("layer-density", "degree") and sparsity == TUNED_AT
+            kind in ("layer-density", "degree") and sparsity == PUBLISHED_AT
         )
         question = "is the pattern worth more than " + FULL_CONTROLS[kind][1] + "?"
         found.append(Contrast(mode, name, f"magnitude {size}", question, primary=primary))
@@ -118,7 +114,7 @@ def _contrasts(mode: Embeddings, arms: tuple[str, ...]) -> list[Contrast]:
     for control in ("magnitude 90% by matrix", "dense"):
         if control in arms:
             question = "one threshold, or one a matrix?" if "matrix" in control else "against every weight free"
-            found.append(Contrast(mode, control, f"magnitude {TUNED_AT}%", question, primary=False))
+            found.append(Contrast(mode, control, f"magnitude {PUBLISHED_AT}%", question, primary=False))
     return found
 
 
@@ -144,7 +140,7 @@ def curve(assessment: Assessment) -> ValueCurve | None:
 def findings(assessment: Assessment, store: Store) -> dict[str, dict[str, str]]:
     """E1 and E2."""
     answers = {
-        "E1": answer_of(assessment, f"uniform {TUNED_AT}% − magnitude {TUNED_AT}% (fresh)"),
+        "E1": answer_of(assessment, f"uniform {PUBLISHED_AT}% − magnitude {PUBLISHED_AT}% (fresh)"),
         "E2": _curve_answer(assessment),
     }
     return answers_to_findings(assessment.experiment, answers)
@@ -173,4 +169,4 @@ def tables(assessment: Assessment, store: Store) -> tuple[Table, ...]:
     return gap_tables(assessment, curve(assessment))
 
 
-PUBLISHED = {f"uniform {TUNED_AT}% − magnitude {TUNED_AT}% (fresh)": published_gaps()}
+PUBLISHED = {f"uniform {PUBLISHED_AT}% − magnitude {PUBLISHED_AT}% (fresh)": published_gaps()}
