@@ -21,7 +21,18 @@ from ontogeny.lab.store import open_store
 from ontogeny.streams import numpy_stream
 
 TABLES = [(name, table) for name in EXPERIMENTS for table in ("primary", "full")]
-PUBLISHED = ("sparsity", "extraction", "reachability", "rank", "crossmodal", "profile", "data", "development", "stage2")
+PUBLISHED = (
+    "sparsity",
+    "extraction",
+    "reachability",
+    "rank",
+    "crossmodal",
+    "profile",
+    "data",
+    "development",
+    "stage2",
+    "newborn",
+)
 
 
 def declared(name: str, table: str = "primary", scale: str = "laptop") -> Experiment:
@@ -172,6 +183,9 @@ CASES: list[tuple[str, str, Losses, dict[str, str]]] = [
         by_name(dict.fromkeys(("scratch 1/16", "random 1/16", "subset-body 1/16"), 3.2)),
         {"G27": "supported", "S13": "supported", "E19": "refuted"},
     ),
+    ("phases", "primary", FLAT, {"G30": "not run", "G32": "refuted", "G37": "refuted"}),
+    ("phases", "primary", by_name({"donor released": 3.2, "donor start kept": 3.2}), {"G32": "supported"}),
+    ("phases", "primary", by_name({"at once on B": 3.2}), {"G37": "supported"}),
     ("profile", "primary", FLAT, {"E17": "refuted"}),
     ("profile", "primary", by_name({"profile": 3.2, "neither": 3.2}), {"E17": "supported"}),
     ("data", "primary", FLAT, {"E16": "undecided"}),
@@ -216,16 +230,19 @@ def test_two_corpora_or_the_embedded_ones(tmp_path: Path) -> None:
 
 LONG = ["steps=12", "evaluate_at=12"]
 FURTHER = {"crossmodal": ["test_images=20"], "development": LONG}
-REAL = ("sparsity", "extraction", "rank", "crossmodal", "profile", "data", "development")
+REAL = ("sparsity", "extraction", "rank", "crossmodal", "profile", "data", "development", "newborn")
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_a_real_run(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_real_run(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Every arm builds, trains and is judged; a second call trains nothing."""
     from ontogeny.terminal.lab import run_experiment
 
     texts = [str(smoke.write_text(tmp_path / f"{part}.jsonl", seed=part)) for part in range(2 if name == "data" else 1)]
     settings = [*smoke.SETTINGS, *FURTHER.get(name, [])]
+    smoke.one_rate(monkeypatch)
     for _ in range(2):
         run_experiment(name, "smoke", tmp_path / "store", settings, text=texts, engine="local")
         told = capsys.readouterr().out

@@ -90,7 +90,7 @@ def test_all_builders_stand_on_one_figure(tmp_path: Path) -> None:
 def test_a_real_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Every builder trains and is judged, with the least text alone beside all of it."""
     monkeypatch.setattr(stage2, "SIZES", {"": 1, stage2.LEAST: 16})
-    monkeypatch.setattr("ontogeny.lab.rates.GRID", (1e-2, 3e-2))
+    smoke.one_rate(monkeypatch)
     text = [str(smoke.write_text(tmp_path / "text.jsonl"))]
     settings = [*smoke.SETTINGS, "steps=12", "evaluate_at=12"]
     run_experiment("stage2", "smoke", tmp_path / "store", settings, text=text, engine="local")

@@ -115,7 +115,8 @@ class _Shapes:
 
     def flops(self, arm: Arm, rank: str) -> int:
         """Training FLOPs a token of an arm."""
-        if arm.constraint in DENSE or arm.reading == "start" or set(arm.recipe) & {"density", "mask"}:
+        released = arm.reading == "start" or arm.rescue == "released"
+        if arm.constraint in DENSE or released or set(arm.recipe) & {"density", "mask"}:
             return self.dense  # masks save no product here
         if arm.constraint in ("donor-body", "random-body"):
             return self.dense - 2 * sum(m * n for m, n in self.body.values())

@@ -78,7 +78,7 @@ class Setting:
     ``grown``: the arms' model is smaller than the donors'. ``repeats``: how often arms read their text, which is the
     shorter for it. ``kept``: runs keep their networks, for others to go on from. ``earlier``: id of other tokens whose
     test loss is measured too. ``probed``: so are the loss on train windows ("seen") and what can be read off the
-    network's states ("probe", ``lab/probe.py``).
+    network's states (``lab/probe.py``).
     With ``vision`` the arms learn images, ``batch`` and ``windows`` count images, and the donors' text is ``tokens``.
     """
 

@@ -246,8 +246,9 @@ def _judge(
         return ContrastSummary(contrast, (), None, verdict, verdict.word, None, None)
     primary = sum(c.primary for c in experiment.contrasts if c.embeddings == contrast.embeddings)
     interval = paired_interval(differences, simultaneous_level(primary) if contrast.primary else 0.95)
-    second = _tuning_gap(control, treatment, control.second, treatment.second)
-    shared = _tuning_gap(control, treatment, START, START)
+    going_on = any(experiment.arm(arm.arm).after for arm in (control, treatment))  # at the rates of another phase
+    second = None if going_on else _tuning_gap(control, treatment, control.second, treatment.second)
+    shared = None if going_on else _tuning_gap(control, treatment, START, START)
     word = describe(interval, experiment.setting_of(experiment.arm(contrast.treatment)).measure.delta)
     if not contrast.primary:
         return ContrastSummary(contrast, differences, interval, Verdict("exploratory"), word, second, shared)
@@ -255,7 +256,7 @@ def _judge(
         contrast,
         differences,
         interval,
-        _verdict(experiment, arms, donors, interval, [contrast], second),
+        _verdict(experiment, arms, donors, interval, [contrast], 1.0 if going_on else second),
         word,
         second,
         shared,

@@ -34,17 +34,25 @@ class Probe:
         object.__setattr__(self, "windows", cut)
 
     @torch.no_grad()
-    def error(self, model: nn.Module) -> float:
-        """The share of next tokens that the readout gets wrong."""
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """``probe``: the share of next tokens that the readout gets wrong; ``guess``: that the commonest token does.
+
+        ``alignment``: the kernel–target alignment of the states with the next token.
+        """
         training = model.training
         model.eval()
         states = {part: last_states(model, windows[:, :-1]) for part, windows in self.windows.items()}
         model.train(training)
-        targets = {part: windows[:, 1:].flatten().cpu() for part, windows in self.windows.items()}
+        targets = {part: windows[:, 1:].flatten() for part, windows in self.windows.items()}
         readouts = ridge(states["train"], targets["train"], self.tokens.vocabulary)
         wrong = [_error(readout, states["tune"], targets["tune"]) for readout in readouts]
-        best = readouts[int(np.argmin(wrong))]
-        return _error(best, states[self.split], targets[self.split])
+        scored = states[self.split], targets[self.split]
+        commonest = targets["train"].mode().values
+        return {
+            "probe": _error(readouts[int(np.argmin(wrong))], *scored),
+            "guess": float((scored[1] != commonest).double().mean()),
+            "alignment": target_alignment(*scored, self.tokens.vocabulary),
+        }
 
 
 def last_states(model: nn.Module, ids: Int[Tensor, "windows length"]) -> Float[Tensor, "tokens d_plus_1"]:
@@ -60,13 +68,29 @@ def last_states(model: nn.Module, ids: Int[Tensor, "windows length"]) -> Float[T
 def ridge(
     states: Float[Tensor, "tokens d"], targets: Int[Tensor, " tokens"], vocabulary: int
 ) -> list[Float[Tensor, "d vocabulary"]]:
-    """Readouts of one-hot targets, a penalty each: (XᵀX + λI)⁻¹ Xᵀ Y by XᵀX's eigenvectors."""
-    gram = states.T @ states
-    moments = torch.zeros(vocabulary, states.shape[1], dtype=states.dtype).index_add_(0, targets, states).T
-    values, vectors = torch.linalg.eigh(gram)
-    scale = float(gram.diagonal().mean())
-    rotated = vectors.T @ moments
+    """Readouts of one-hot targets Y, a penalty each: (XᵀX + λI)⁻¹ XᵀY by the eigenvectors of XᵀX."""
+    values, vectors = torch.linalg.eigh(states.T @ states)
+    rotated = vectors.T @ _moments(states, targets, vocabulary)
+    scale = float(values.mean())
     return [vectors @ (rotated / (values + penalty * scale)[:, None]) for penalty in PENALTIES]
+
+
+def target_alignment(states: Float[Tensor, "tokens d"], targets: Int[Tensor, " tokens"], vocabulary: int) -> float:
+    """Centred kernel–target alignment of XXᵀ with one-hot targets' YYᵀ, in [0, 1] (Cortes, Mohri & Rostamizadeh 2012).
+
+    ‖XᵀY‖²_F / (‖XᵀX‖_F ‖YᵀY‖_F), both centred; YᵀY − n nᵀ/N from the counts n of N tokens alone.
+    """
+    x = states - states.mean(0)
+    counts = torch.bincount(targets, minlength=vocabulary).double()
+    squares, total = counts.square().sum(), counts.sum()
+    target = (squares - 2 * counts.pow(3).sum() / total + (squares / total).square()).sqrt()
+    return float(_moments(x, targets, vocabulary).square().sum() / ((x.T @ x).norm() * target))
+
+
+def _moments(states: Tensor, targets: Tensor, vocabulary: int) -> Float[Tensor, "d vocabulary"]:
+    """XᵀY of one-hot Y, which is never formed."""
+    sums = torch.zeros(vocabulary, states.shape[1], dtype=states.dtype)
+    return sums.index_add_(0, targets, states).T
 
 
 def _error(readout: Tensor, states: Tensor, targets: Tensor) -> float:

@@ -71,9 +71,11 @@ def _text(run: Run, store: Store, seed: int) -> Task:
 
 
 def _evaluation(run: Run, tokens: Tokens, store: Store) -> Callable[[nn.Module], dict[str, float]]:
-    """The loss on a split's windows, and whatever else the setting asks for."""
+    """The loss on a split's windows; of evaluated runs also whatever else the setting asks for."""
     setting = run.setting
     windows = {"loss": scoring_windows(setting, tokens, run.split)}
+    if run.split == "tune":
+        return lambda model: {"loss": evaluation_loss(model, windows["loss"])}
     if setting.earlier:
         windows["earlier"] = scoring_windows(setting, open_stored(setting.earlier, store), run.split)
     if setting.probed:
@@ -82,7 +84,7 @@ def _evaluation(run: Run, tokens: Tokens, store: Store) -> Callable[[nn.Module],
 
     def evaluate(model: nn.Module) -> dict[str, float]:
         losses = {name: evaluation_loss(model, found) for name, found in windows.items()}
-        return losses | ({"probe": probe.error(model)} if probe else {})
+        return losses | (probe(model) if probe else {})
 
     return evaluate
 

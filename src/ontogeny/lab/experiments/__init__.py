@@ -11,6 +11,8 @@ from ontogeny.lab.experiments import (
     data,
     development,
     extraction,
+    newborn,
+    phases,
     profile,
     rank,
     reachability,
@@ -18,9 +20,18 @@ from ontogeny.lab.experiments import (
     stage2,
 )
 
-EXPERIMENTS: dict[str, ModuleType] = {
-    module.NAME: module
-    for module in (
-        convergence, sparsity, extraction, reachability, rank, crossmodal, profile, data, development, stage2,
-    )
-}  # fmt: skip
+ALL = (
+    convergence,
+    sparsity,
+    extraction,
+    reachability,
+    rank,
+    crossmodal,
+    profile,
+    data,
+    development,
+    newborn,
+    phases,
+    stage2,
+)
+EXPERIMENTS: dict[str, ModuleType] = {module.NAME: module for module in ALL}

@@ -1,0 +1,53 @@
+"""What phases draws and lists: what every network forgets of the first text, beside how well it learns the second."""
+
+from collections.abc import Mapping
+from functools import partial
+
+from ontogeny.lab.experiment import Experiment
+from ontogeny.lab.report.figures import Drawing, Figure, arm_style, canvas, setting_line, styled
+from ontogeny.lab.report.tables import Table, show
+from ontogeny.lab.statistics import Interval
+
+Retention = Mapping[str, tuple[Interval, Interval]]  # arm -> forgetting, loss on the second text; nats a token
+
+
+def retention_drawings(name: str, found: Retention, experiment: Experiment) -> tuple[Drawing, ...]:
+    """The figure, where anything is measured."""
+    if not found:
+        return ()
+    told = "; ".join(
+        f"{arm}: forgets {show(lost, '±+.3f')}, second text {show(loss, '±.3f')}" for arm, (lost, loss) in found.items()
+    )
+    return (
+        Drawing(
+            partial(retention_figure, found, experiment),
+            f"{name}-retention",
+            f"Forgetting of the first text and loss on the second, nats a token. {told}.",
+            "After a second phase on another text: what was lost on the first, against the loss on the second. Means "
+            "and 95 % t intervals over replicates; lower is better on both axes.",
+            numbers="retention",
+        ),
+    )
+
+
+@styled
+def retention_figure(found: Retention, experiment: Experiment) -> Figure:
+    """A cross for every arm."""
+    figure, grid = canvas("Learning and forgetting", setting_line(experiment, "embeddings frozen"), 3.4)
+    axes = grid[0, 0]
+    for arm, (lost, loss) in found.items():
+        colour, marker = arm_style(arm, experiment)
+        axes.plot((loss.low, loss.high), (lost.mean, lost.mean), color=colour, linewidth=1)
+        axes.plot((loss.mean, loss.mean), (lost.low, lost.high), color=colour, linewidth=1)
+        axes.plot(loss.mean, lost.mean, color=colour, marker=marker, ms=6, linestyle="none", label=arm)
+    axes.set(xlabel="test loss on the second text (nats a token)", ylabel="forgotten of the first (nats a token)")
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=5, frameon=False)
+    return figure
+
+
+def retention_table(found: Retention) -> Table:
+    """One row an arm."""
+    columns = {"arm": "", "forgotten of the first text, nats a token [95 %]": "±+.3f"}
+    columns |= {"test loss on the second, nats a token [95 %]": "±.3f"}
+    rows = tuple((arm, lost, loss) for arm, (lost, loss) in found.items())
+    return Table("retention", "A second phase on another text", columns, rows)
