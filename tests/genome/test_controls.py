@@ -181,6 +181,12 @@ def of_some_donor(before: list[Genome], after: Genome) -> bool:
     return sorted(givers) == list(range(LAYERS))
 
 
+def half_of_each(before: list[Genome], after: Genome) -> bool:
+    """Every site comes from the first or the second donor, half of them from each."""
+    givers = [[same_gene(after.genes[s], genome.genes[s]) for genome in before[:2]].index(True) for s in SITES]
+    return sum(givers) == len(SITES) - len(SITES) // 2
+
+
 def of_role(before: list[Genome], after: Genome) -> bool:
     """Per role a permutation of the layers that leaves none in place."""
     for role in SHAPES:
@@ -222,6 +228,7 @@ PRESERVES: dict[str, Callable[[list[Genome], Genome], bool]] = {
     "coherence": coherence_kept,
     "shared-frame": shared_frame,
     "genes-of-some-donor": of_some_donor,
+    "half-of-each": half_of_each,
     "genes-of-role": of_role,
     "total-density": lambda before, after: (
         sum(int(keep(before[0], s).sum()) for s in SITES) == sum(int(keep(after, s).sum()) for s in SITES)

@@ -59,21 +59,22 @@ def planted(
     apart: dict[str, tuple[float, float]] | None = None,
     genome_sd: float = 0.05,
     environment_sd: float = 0.05,
+    table: str = "primary",
 ) -> tuple[Assessment, Store]:
     """Losses with parts of genome and environment, survivors, and the divergence of twins and of others."""
-    experiment, store = outlined("development"), open_store(tmp_path / "store")
+    experiment, store = outlined("development", table=table), open_store(tmp_path / "store")
     store.declare(plain(experiment))
 
     def loss(mode: str, arm: str, replicate: int) -> float:
         kind, _, number = arm.partition(" ")
-        genome = int(number or replicate)
+        genome = int(number) if number.isdigit() else replicate
         part = genome_sd * numpy_stream(genome, kind, "genome").standard_normal()
         part += environment_sd * numpy_stream(replicate, "environment").standard_normal()
         noise = 0.002 * numpy_stream(replicate, arm).standard_normal()
         return 3.0 + 0.1 * (kind == "random") + float(part + noise)
 
     plant(store, experiment, loss)
-    for kind in development.KINDS:
+    for kind in (*development.KINDS, *(("half",) if table == "full" else ())):
         for (genome, environment), run in grid(experiment, store, kind).items():
             path = store.result_path(run.id, run.replicate)
             lived = {
@@ -249,3 +250,21 @@ def test_figures_and_tables(tmp_path: Path) -> None:
     table = section.table("likeness")
     assert table is not None
     assert [row[0] for row in table.rows] == ["donor", "random"]
+
+
+def test_half_shared_genomes_stand_between(tmp_path: Path) -> None:
+    """Half of the sites live as the whole genome's do, in every environment; the others as they please."""
+
+    def survive(kind: str, genome: int, environment: int, site: int) -> NDArray[np.bool_]:
+        return (
+            draw("donor", genome, site)
+            if kind == "donor" or (kind == "half" and site % 2)
+            else draw(kind, environment, site)
+        )
+
+    assessment, store = planted(tmp_path, survive, table="full")
+    (table,) = (found for found in development.tables(assessment, store) if found.name == "twins")
+    found = dict(table.rows)
+    assert found["all"] == pytest.approx(1.0)
+    assert found["half"] == pytest.approx((1 + LEFT / DIRECTIONS) / 2, abs=0.02)
+    assert found["none"] == pytest.approx(LEFT / DIRECTIONS, abs=0.02)

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from ontogeny.genome.checkpoint import open_checkpoint
 from ontogeny.lab.experiment import Arm, Rates, Run, Setting
 from ontogeny.lab.experiments import stage2
+from ontogeny.lab.experiments.stage2_figures import loss_at, tokens_to
+from ontogeny.lab.judge import assess
 from ontogeny.lab.networks import Lab, build, distilled
 from ontogeny.lab.report.page import write_report
 from ontogeny.lab.store import open_store
@@ -82,9 +84,27 @@ def test_all_builders_stand_on_one_figure(tmp_path: Path) -> None:
     conduct(outlined("stage2"), store, worth=lambda arm: 0.1 * arm.name.startswith("grown"))
     paths = write_report(store, tmp_path / "r.html")
     rows = csv_of(paths, "-loss-by-data.csv")
-    assert {row["builder"] for row in rows} == set(stage2.ARMS)
+    assert {row["builder"] for row in rows} == {*stage2.ARMS, stage2.WHOLE.name}
     assert len({row["distinct tokens"] for row in rows}) == 3
     assert any(path.name.endswith("-loss-by-data.png") for path in paths)
+
+
+def test_equal_costs_in_closed_form(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    experiment = outlined("stage2")
+    conduct(experiment, store, worth=lambda arm: 0.1 * arm.name.startswith("grown"))
+    arms = assess(experiment, store).arms
+    grown, scratch = (arms["fresh", name] for name in ("grown", "scratch"))
+    a_step = experiment.setting.batch * experiment.setting.length
+    steps, losses, *_ = zip(*grown.curve, strict=True)
+    assert losses[-1] < scratch.curve[-1][1]
+    expected = np.interp(-scratch.curve[-1][1], [-loss for loss in losses], steps)
+    assert tokens_to(grown, scratch, a_step) == pytest.approx(a_step * expected)
+    assert tokens_to(scratch, grown, a_step) is None
+    assert scratch.flops
+    half = replace(grown, flops=2 * scratch.flops)
+    assert loss_at(half, scratch) == pytest.approx(np.interp(steps[-1] / 2, steps, losses))
+    assert loss_at(scratch, half) is None
 
 
 def test_a_real_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -192,6 +192,13 @@ def chimera(genomes: Sequence[Genome], seed: int) -> Genes:
     return mixed
 
 
+def half_shared(genomes: Sequence[Genome], seed: int) -> Genes:
+    """Half of the sites, drawn at random, from the first donor, the others from the second."""
+    sites = list(genomes[0].genes)
+    own = set(torch.randperm(len(sites), generator=stream(seed, "half-shared"))[: len(sites) // 2].tolist())
+    return {site: genomes[0 if index in own else 1].genes[site] for index, site in enumerate(sites)}
+
+
 def _combine(genomes: Sequence[Genome], leading: Callable[[list[Tensor], int], Tensor]) -> Genes:
     """At every site and side ``leading(the donors' bases in float64, the first one's rank)``."""
     combined: Genes = {}
@@ -309,6 +316,13 @@ CONTROLS: dict[str, Control] = {
     ),
     "chimera": Control(
         chimera, "each layer's genes from a different donor", ("genes-of-some-donor",), ("coherence",), donors=2
+    ),
+    "half-shared": Control(
+        half_shared,
+        "half of the sites from one donor, half from another: what fraternal twins share",
+        ("half-of-each",),
+        (),  # of the coherence between sites a half stays
+        donors=2,
     ),
     "layer-shuffled": Control(
         layer_shuffled, "genes moved between layers, roles kept", ("genes-of-role",), ("residual", "internal")

@@ -283,10 +283,18 @@ class Experiment:
             fixed = arm.donor is not None or arm.draw is not None
             donor_own = arm.donor in (None, (replicate - 1) % len(setting.donors))
             own = fixed and donor_own and arm.draw in (None, replicate)
-            same = self.arm(arm.tuned_as) if own and arm.tuned_as else arm
+            same = self._plain(arm) if own else arm
             parent = parents[replicate - 1] if arm.after else None
             found.append(Run(setting, same, mode, arm.scaled(rates), "test", replicate, parent))
         return found
+
+    def _plain(self, arm: Arm) -> Arm:
+        """The arm that it shares its rates with, where they differ by donor and draw alone; else itself."""
+        if not arm.tuned_as:
+            return arm
+        plain = self.arm(arm.tuned_as)
+        kept = {key: getattr(arm, key) for key in ("name", "donor", "draw", "tuned_as", "replicates", "setting")}
+        return plain if replace(plain, **kept) == arm else arm
 
     def tuning_run(self, mode: Embeddings, arm: Arm, rates: Rates) -> Run:
         """One point of the arm's rate search: replicate 0, scored on the tune split."""

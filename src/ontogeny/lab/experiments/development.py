@@ -109,6 +109,12 @@ def declare(*, given: bool, table: str, **rest: Any) -> Experiment:
         for name, change in ALTERNATIVES.items():
             arms |= {f"{k} {name}": replace(arms[k], name=f"{k} {name}", develop=PROCESS | change) for k in KINDS}
             asked.append((f"random {name}", f"donor {name}", f"and pruned {name}?", False))
+        if len(setting.donors) > 1:
+            for g in genomes:
+                arms[f"half {g}"] = replace(
+                    arms[f"donor {g}"], name=f"half {g}", controls=("half-shared",), donors="all", draw=g,
+                    description=f"half of genome {g}'s sites, half of another's",
+                )  # fmt: skip
         asked += [
             ("coherent", "donor", "more than layers that agree?", True),
             ("rotated", "donor", "more than the geometry between layers?", True),
@@ -352,4 +358,18 @@ def tables(assessment: Assessment, store: Store) -> tuple[Table, ...]:
     grids = {kind: survivors_of(assessment, store, kind) for kind in KINDS}
     several = len(assessment.experiment.setting.donors) > 1 and assessment.experiment.replicates > 1
     whole = {kind: grid for kind, grid in grids.items() if several and _complete(assessment, grid)}
-    return likeness_tables({kind: found_likeness(grid) for kind, grid in whole.items()}, grids)
+    alike = {kind: found_likeness(grid) for kind, grid in whole.items()}
+    return likeness_tables(alike, grids, shared_likeness(assessment, store, alike.get("donor")))
+
+
+def shared_likeness(assessment: Assessment, store: Store, donor: Likeness | None) -> dict[str, float]:
+    """Likeness of runs, in different environments, of genomes that share all, half (full table) or none of their sites.
+
+    Half: each genome with the one made of half of it.
+    """
+    half, whole = (survivors_of(assessment, store, kind) for kind in ("half", "donor"))
+    if donor is None or not _complete(assessment, half):
+        return {}
+    matrix = likeness_matrix({("whole", *key): kept for key, kept in whole.items()} | half)[: len(whole), len(whole) :]
+    pairs = [matrix[i, j] for i, a in enumerate(whole) for j, b in enumerate(half) if a[0] == b[0] and a[1] != b[1]]
+    return {"all": donor.within, "half": float(np.mean(pairs)), "none": donor.between}

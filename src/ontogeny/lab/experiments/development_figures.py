@@ -103,8 +103,8 @@ def leading_figure(shares: Mapping[str, Mapping[str, float]], experiment: Experi
     return figure
 
 
-def likeness_tables(alike: Mapping[str, Likeness], grids: Grids) -> tuple[Table, ...]:
-    """Likeness within and between genomes; survivors by site."""
+def likeness_tables(alike: Mapping[str, Likeness], grids: Grids, shared: Mapping[str, float]) -> tuple[Table, ...]:
+    """Likeness within and between genomes, by what genomes share where that is measured; survivors by site."""
     columns = {"genomes": "", "within a genome": ".3f", "between genomes": ".3f", "p": ".2g"}
     rows = tuple((kind, found.within, found.between, found.p) for kind, found in alike.items())
     likeness = Table("likeness", "Cosine of two runs' survivors; p by permuting genome labels", columns, rows)
@@ -117,4 +117,10 @@ def likeness_tables(alike: Mapping[str, Likeness], grids: Grids) -> tuple[Table,
         grouped=True,
         part=PART,
     )
-    return likeness, lives
+    twins = Table(
+        "twins",
+        "Cosine of two runs' survivors by how many of their genomes' sites they share",
+        {"sites shared": "", "cosine": ".3f"},
+        tuple(shared.items()),
+    )
+    return (likeness, *([twins] if shared else []), lives)

@@ -49,6 +49,9 @@ ARMS = {
     "subset-body": Arm("subset-body", constraint="weight-subset-body", description="the same, embeddings fresh"),
 }
 LEAST_ALONE = ("subset-body",)  # asked with the least text
+WHOLE = Arm(
+    "fine-tuned", constraint="weight-subset", setting="whole", description="no small network: the donor, trained on"
+)
 FULL_ARMS = ARMS | {
     "coherent": Arm("coherent", controls=("coherent",), description="grown from layers that agree", **GROWN),
     "projected": Arm("projected", constraint="projected-weights", description="the donor's weights, projected"),
@@ -79,8 +82,9 @@ RULES = {
 
 
 def variants(scale: Scale, table: str, text: tuple[str, ...], given: bool) -> dict[str, Variant]:
-    """One small model; three sizes of text."""
-    return {name: Variant(scale, text, budget=BUDGET, repeats=repeats) for name, repeats in SIZES.items()}
+    """One small model; three sizes of text; the donor's own shape."""
+    found = {name: Variant(scale, text, budget=BUDGET, repeats=repeats) for name, repeats in SIZES.items()}
+    return found | {WHOLE.setting: Variant(scale, text)}
 
 
 def declare(*, given: bool, table: str, settings: Mapping[str, Setting], **rest: Any) -> Experiment:
@@ -96,8 +100,8 @@ def declare(*, given: bool, table: str, settings: Mapping[str, Setting], **rest:
     return Experiment(
         name=NAME,
         title=TITLE,
-        arms=tuple(arms),
-        embeddings={"fresh": tuple(arm.name for arm in arms)},
+        arms=(*arms, WHOLE),
+        embeddings={"fresh": (*(arm.name for arm in arms), WHOLE.name)},
         contrasts=tuple(_contrasts(list(kinds))),
         single_checkpoint=given and len(rest["setting"].donors) == 1,
         rules=RULES,
@@ -131,7 +135,8 @@ def _contrasts(kinds: list[str]) -> list[Contrast]:
                 question = f"{where}is a grown network better {QUESTIONS.get(kind, f'than {kind}?')}"
                 primary = kind in PRIMARY.get(size, ())
                 found.append(Contrast("fresh", _name(kind, size), _name("grown", size), question, primary))
-    return found
+    question = "what is a small network short of the donor itself, trained on (stage 1 to 3)?"
+    return [*found, Contrast("fresh", "grown", WHOLE.name, question, primary=False)]
 
 
 def findings(assessment: Assessment, store: Store) -> dict[str, dict[str, str]]:

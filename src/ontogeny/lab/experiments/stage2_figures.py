@@ -3,6 +3,9 @@
 import math
 from collections.abc import Mapping
 from functools import partial
+from itertools import pairwise
+
+import numpy as np
 
 from ontogeny.lab.judge import ArmSummary, Assessment
 from ontogeny.lab.report.figures import Drawing, Figure, arm_style, canvas, setting_line, styled
@@ -18,7 +21,7 @@ def by_data(assessment: Assessment, sizes: Mapping[str, int]) -> Series:
     found: dict[str, dict[int, ArmSummary]] = {}
     for arm in assessment.arms.values():
         kind, _, size = arm.arm.partition(" ")
-        if arm.interval is not None:
+        if arm.interval is not None and size in sizes:
             found.setdefault(kind, {})[tokens // sizes[size]] = arm
     return {kind: dict(sorted(arms.items())) for kind, arms in found.items()}
 
@@ -35,7 +38,7 @@ def data_drawings(name: str, assessment: Assessment, sizes: Mapping[str, int]) -
     alt = f"Test loss by distinct tokens of text, nats a token: {told}."
     caption = (
         "Test loss after as many steps on as much text as the axis says, read once, 4 and 16 times; means and 95 % t "
-        "intervals over replicates. All builders train the same small model."
+        "intervals over replicates. All train the same small model, but for the donor itself, trained on (fine-tuned)."
     )
     drawn = partial(data_figure, series, assessment)
     return (Drawing(drawn, f"{name}-loss-by-data", alt, caption, numbers="loss-by-data"),)
@@ -71,11 +74,47 @@ def data_tables(assessment: Assessment, sizes: Mapping[str, int]) -> tuple[Table
     """Losses by builder and text, beside what the builder trains and costs."""
     columns = {
         "builder": "", "distinct tokens": ",d", "test loss, nats a token [95 %]": "±.3f", "trained values": ",d",
-        "training FLOPs": ".2e", "past the bigram": "",
+        "training FLOPs": ".2e", "loss at the grown one's FLOPs": ".3f", "tokens to the loss from scratch": ",.0f",
+        "past the bigram": "",
     }  # fmt: skip
+    series = by_data(assessment, sizes)
+    setting = assessment.experiment.setting
     rows = tuple(
-        (kind, tokens, arm.interval, arm.trainable_parameters, arm.flops, arm.passed_gate)
-        for kind, arms in by_data(assessment, sizes).items()
+        (
+            kind,
+            tokens,
+            arm.interval,
+            arm.trainable_parameters,
+            arm.flops,
+            loss_at(arm, series.get("grown", {}).get(tokens)),
+            tokens_to(arm, series.get("scratch", {}).get(tokens), setting.batch * setting.length),
+            arm.passed_gate,
+        )
+        for kind, arms in series.items()
         for tokens, arm in arms.items()
     )
-    return (Table("loss-by-data", "Loss by how much text a builder reads", columns, rows, grouped=True),)
+    note = (
+        "Losses between evaluated steps by linear interpolation of the mean curve, whose rates are not cooled down "
+        "there: what a run of that length would have reached is lower."
+    )
+    return (Table("loss-by-data", "Loss by how much text a builder reads", columns, rows, grouped=True, note=note),)
+
+
+def loss_at(arm: ArmSummary, other: ArmSummary | None) -> float | None:
+    """An arm's mean loss where its training has cost as many FLOPs as all of another's; None beyond its last step."""
+    if other is None or not arm.flops or not other.flops or not arm.curve:
+        return None
+    steps, losses, *_ = zip(*arm.curve, strict=True)
+    step = steps[-1] * other.flops / arm.flops
+    return float(np.interp(step, steps, losses)) if step <= steps[-1] else None
+
+
+def tokens_to(arm: ArmSummary, other: ArmSummary | None, a_step: int) -> float | None:
+    """Tokens until an arm's mean loss is as low as another's last; None if it never is. ``a_step``: tokens a step."""
+    if other is None or other.interval is None:
+        return None
+    target = other.interval.mean
+    for (before, high, *_), (after, low, *_) in pairwise(arm.curve):
+        if low <= target:
+            return a_step * (before + (after - before) * (high - target) / (high - low))
+    return None
