@@ -78,7 +78,8 @@ class Setting:
     ``grown``: the arms' model is smaller than the donors'. ``repeats``: how often arms read their text, which is the
     shorter for it. ``kept``: runs keep their networks, for others to go on from. ``earlier``: id of other tokens whose
     test loss is measured too. ``probed``: so are the loss on train windows ("seen") and what can be read off the
-    network's states (``lab/probe.py``).
+    network's states (``lab/probe.py``). ``activity``: so is how few feed-forward units carry 90 % of what
+    they do ("busy", ``model/topk.py``).
     With ``vision`` the arms learn images, ``batch`` and ``windows`` count images, and the donors' text is ``tokens``.
     """
 
@@ -101,6 +102,7 @@ class Setting:
     kept: bool = field(default=False, metadata=LATER)
     earlier: str = field(default="", metadata=LATER)
     probed: bool = field(default=False, metadata=LATER)
+    activity: bool = field(default=False, metadata=LATER)
     vision: Vision | None = field(default=None, metadata=LATER)
 
     @property
@@ -138,6 +140,9 @@ class Arm:
 
     ``develop``: its directions are pruned on the way; options of ``training.develop.schedule``.
 
+    ``bits``: of every entry of its genome's bases, rounded after the controls (0: as they are, ``genome/quantise.py``).
+    ``top``: the share of feed-forward units that a token uses, the largest (0: all, ``model/topk.py``).
+
     ``tuned_as`` names the arm whose rates it shares: one that it equals but for donor or draw, unless the experiment's
     rules say more. ``replicates``: how many of the experiment's it runs on (None: all). ``setting``: which of the
     experiment's it runs in ("" the main one).
@@ -163,6 +168,8 @@ class Arm:
     setting: str = field(default="", metadata=LATER)
     develop: Mapping[str, Any] | None = field(default=None, metadata=LATER)
     teacher: bool = field(default=False, metadata=LATER)
+    bits: int = field(default=0, metadata=LATER)
+    top: float = field(default=0.0, metadata=LATER)
 
     @property
     def starts_trained(self) -> bool:

@@ -14,7 +14,7 @@ from ontogeny.lab.donors import DonorRecipe, given_donor, write_tokenizer
 from ontogeny.lab.experiment import Setting, Vision
 from ontogeny.lab.scales import Scale, Variant
 from ontogeny.lab.store import Store
-from ontogeny.model.grow import budgeted, parameters
+from ontogeny.model.grow import budgeted, fewer_units, parameters
 from ontogeny.training.batches import Batches, evaluation_windows
 from ontogeny.training.text import (
     Corpus,
@@ -91,8 +91,9 @@ def make_setting(
     names = ("rank", "length", "batch", "steps", "evaluate_at", "windows", "precision", "horizons", "tuning_horizon")
     shared = {name: getattr(scale, name) for name in names}
     smaller = budgeted(model, variant.budget, parameters) if variant.budget else model
-    shared |= {name: getattr(variant, name) for name in ("skip", "repeats", "kept", "probed")}
-    shared |= {"grown": bool(variant.budget)}
+    smaller = fewer_units(smaller, variant.units) if variant.units else smaller
+    shared |= {name: getattr(variant, name) for name in ("skip", "repeats", "kept", "probed", "activity")}
+    shared |= {"grown": smaller is not model}
     setting = Setting(model=smaller, tokens=tokens, donors=donors, **shared)
     return replace(setting, vision=vision, batch=scale.image_batch, windows=scale.test_images) if vision else setting
 

@@ -20,6 +20,7 @@ from ontogeny.genome.controls import transform
 from ontogeny.genome.extract import Recipe, extract
 from ontogeny.genome.frames import frame_statistics
 from ontogeny.genome.genome import Genome, Mask, load, save
+from ontogeny.genome.quantise import quantise
 from ontogeny.lab.experiment import Run, Setting
 from ontogeny.lab.store import Store
 from ontogeny.lab.survivors import survivors
@@ -33,12 +34,12 @@ from ontogeny.model.constrain import (
     low_rank,
     merge,
     project_weights,
-    site_shapes,
     start_cores,
 )
-from ontogeny.model.grow import grown_genome
+from ontogeny.model.grow import grown_genome, layer_shapes
 from ontogeny.model.initialise import donor_embeddings, fresh_model, matched_gain, set_final_gain
 from ontogeny.model.prune import set_alive
+from ontogeny.model.topk import use_top
 from ontogeny.model.vision import ImageClassifier, donor_body, freeze_body, fresh_classifier
 from ontogeny.streams import stream_seed
 from ontogeny.training.batches import evaluation_windows
@@ -72,6 +73,8 @@ def build(run: Run, lab: Lab) -> tuple[nn.Module, Genome | None]:
         genome = make_genome(run, lab)
         return project_weights(constrain(model, genome, arm.reading), weights), genome
     model = fresh_network(setting, seed)
+    if arm.top:
+        use_top(model, arm.top)
     if run.embeddings != "fresh":
         donor = own_donor(run, lab)
         donor_embeddings(model, donor, trainable=run.embeddings == "trainable")
@@ -180,14 +183,10 @@ def make_genome(run: Run, lab: Lab) -> Genome:
     genomes = [cached_genome(donor, recipe, lab) for donor in mixed_donors(run)]
     for control in arm.controls:
         genomes = [transform(control, genomes, seed=draw)]
-    return _grown(genomes[0], own_donor(run, lab).config, setting.model, draw) if setting.grown else genomes[0]
-
-
-def _grown(genome: Genome, donor: Mapping[str, Any], model: Mapping[str, Any], seed: int) -> Genome:
-    """The genome in the coordinates of the arms' model."""
-    with torch.device("meta"):
-        shapes = site_shapes(fresh_model(model, 0))
-    return grown_genome(genome, donor, model, shapes, seed=seed)
+    genome = quantise(genomes[0], arm.bits) if arm.bits else genomes[0]
+    if not setting.grown:
+        return genome
+    return grown_genome(genome, own_donor(run, lab).config, setting.model, layer_shapes(setting.model), seed=draw)
 
 
 def mixed_donors(run: Run) -> list[str]:

@@ -111,9 +111,11 @@ class Variant:
     donors are this one's donors of another corpus. ``skip``: steps of training text that its arms have read before;
     ``ahead``: steps of it that another family reads after them.
     ``budget``: the share of the donors' parameters that the arms' model has, where it is smaller (``model/grow.py``);
+    ``units``: the share of feed-forward units that it has, where it is smaller in those alone;
     ``repeats``: how often arms read their text.
     ``learnt``: what arms learn where it isn't the donors' text, which ``earlier`` then measures them on too;
-    ``shuffled``: with the words of every document in random order. ``kept`` and ``probed`` are the setting's.
+    ``shuffled``: with the words of every document in random order. ``kept``, ``probed``,
+    ``activity`` are the setting's.
     ``first_donor``: the number of the family's first donor, which fixes its streams of initialisation and data.
     """
 
@@ -131,6 +133,8 @@ class Variant:
     earlier: bool = False
     kept: bool = False
     probed: bool = False
+    activity: bool = False
+    units: float = 0.0
 
 
 def _shape(

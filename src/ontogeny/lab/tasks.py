@@ -12,11 +12,14 @@ from ontogeny.files import read_json, write_json
 from ontogeny.lab.experiment import Run, Setting, Vision
 from ontogeny.lab.probe import Probe
 from ontogeny.lab.store import Store
+from ontogeny.model.topk import busy_share
 from ontogeny.streams import numpy_stream, stream_seed
 from ontogeny.training.batches import Batches, evaluation_windows
 from ontogeny.training.references import reference_losses
 from ontogeny.training.text import Tokens, open_tokens
 from ontogeny.training.train import evaluation_loss, next_token_loss
+
+BUSY_WINDOWS = 32  # evaluation windows on which units are watched
 
 
 @runtime_checkable
@@ -84,7 +87,8 @@ def _evaluation(run: Run, tokens: Tokens, store: Store) -> Callable[[nn.Module],
 
     def evaluate(model: nn.Module) -> dict[str, float]:
         losses = {name: evaluation_loss(model, found) for name, found in windows.items()}
-        return losses | (probe(model) if probe else {})
+        losses |= probe(model) if probe else {}
+        return losses | ({"busy": busy_share(model, windows["loss"][:BUSY_WINDOWS, :-1])} if setting.activity else {})
 
     return evaluate
 

@@ -8,7 +8,7 @@ import bisect
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -104,6 +104,12 @@ def budgeted(config: Mapping[str, Any], share: float, cost: Callable[[Mapping[st
     return resized(config, sisters[found - 1])
 
 
+def fewer_units(config: Mapping[str, Any], share: float) -> dict[str, Any]:
+    """The configuration with this share of its feed-forward units, all else as it was."""
+    shape = shape_of(config)
+    return resized(config, replace(shape, ffn=max(1, round(share * shape.ffn))))
+
+
 def _scaled(config: Mapping[str, Any], donor: Shape, scale: float) -> Shape:
     groups = max(1, round(scale * donor.groups))
     heads = groups * (donor.heads // donor.groups)
@@ -124,6 +130,11 @@ def parameters(config: Mapping[str, Any]) -> int:
 def flops(config: Mapping[str, Any], length: int = 128) -> int:
     """What training a plain model of this configuration costs, FLOPs a token."""
     return flops_per_token(_outline(canonical_json(config)), length)
+
+
+def layer_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Site -> (d_out, d_in) of a plain model of this configuration."""
+    return site_shapes(_outline(canonical_json(config)))
 
 
 @lru_cache(maxsize=64)
