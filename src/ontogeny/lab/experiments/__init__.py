@@ -10,6 +10,7 @@ from ontogeny.lab.experiments import (
     crossmodal,
     data,
     development,
+    economy,
     extraction,
     newborn,
     phases,
@@ -33,5 +34,6 @@ ALL = (
     newborn,
     phases,
     stage2,
+    economy,
 )
 EXPERIMENTS: dict[str, ModuleType] = {module.NAME: module for module in ALL}
