@@ -239,12 +239,14 @@ def grow(
     length: Annotated[int, typer.Option(min=8, help="tokens a sequence")] = 128,
     batch: Annotated[int, typer.Option(min=1, help="sequences a step")] = 16,
     seed: Annotated[int, typer.Option(help="of initialisation, data order and pruning")] = 0,
+    revision: Annotated[str | None, typer.Option(help="hub revision")] = None,
 ) -> None:
     """Grow a smaller, standard model from a checkpoint's structure; no weight value is taken over."""
     from ontogeny.terminal.grow import grow_model
 
     budgets = {"params": params, "flops": flops}
     options = {"steps": steps, "rank": rank, "keep": keep, "length": length, "batch": batch, "seed": seed}
+    options["revision"] = revision
     grow_model(donor, out, budgets, config, rates, text=tuple(text), **options)
 
 

@@ -121,6 +121,24 @@ def test_from_a_genome_file_and_to_a_larger_size(text: Path, tmp_path: Path) -> 
     assert numbers["shape"]["width"] == 64
 
 
+def test_the_genome_of_a_hub_id_finds_its_tokenizer(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot, asked = donor("llama", tmp_path / "0a1b2c"), []
+
+    def download(name: str, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((name, revision, "tokenizer*.json" in allow_patterns))
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    file = tmp_path / "g.safetensors"
+    save(extract(open_checkpoint("owner/name", revision="v1"), Recipe(rank="50%", basis="singular")), file)
+    numbers = grow(Growth(str(file), ("params", 0.6), (str(text),), **SHORT), tmp_path / "grown")
+    assert asked == [("owner/name", "v1", True), ("owner/name", snapshot.name, True)]
+    assert (tmp_path / "grown" / "tokenizer.json").read_bytes() == (snapshot / "tokenizer.json").read_bytes()
+    assert numbers["donor_loss"] is not None
+
+
 def test_cut_off_it_goes_on_with_the_same_numbers(text: Path, tmp_path: Path) -> None:
     growth = Growth(str(donor("llama", tmp_path)), ("params", 0.6), (str(text),), **SHORT)
     expected = grow(growth, tmp_path / "whole")

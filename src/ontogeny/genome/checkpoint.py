@@ -30,7 +30,10 @@ KNOWN_BAD = (
     (r"EleutherAI/pythia-(2\.8b|12b).*", r".*", "some branches hold other contents (#205, #206)"),
     (r"EleutherAI/pythia-14m$", r"main", "replaced on the hub in February 2026: give --revision"),
 )
-FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*.json"]
+FILES = [  # of a hub id: weights, configuration, and a tokenizer's files
+    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*.json",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja",
+]  # fmt: skip
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -145,10 +148,8 @@ def open_checkpoint(source: str | Path, *, revision: str | None = None, pattern:
     known to be bad.
     """
     name = str(source)
-    path = Path(source)
     _warn_if_known_bad(name, revision)
-    if not os.path.exists(path):  # unlike Path.exists, False for names too long to be paths
-        path, revision = _download(name, revision)
+    path, revision = locate(name, revision)
     if path.is_file():
         if pattern is None:
             raise CheckpointError(f"{name}: a single file has no config.json; name its matrices with --pattern REGEX")
@@ -158,6 +159,13 @@ def open_checkpoint(source: str | Path, *, revision: str | None = None, pattern:
         return _checked(Checkpoint(path, name, revision, {}, tensors, pattern))
     config = _config(path, name)
     return _checked(Checkpoint(path, name, revision, config, tensors))
+
+
+def locate(name: str, revision: str | None = None) -> tuple[Path, str | None]:
+    """Where a directory lies, or a hub id once it is downloaded; with the revision that it is."""
+    if os.path.exists(name):  # unlike Path.exists, False for names too long to be paths
+        return Path(name), revision
+    return _download(name, revision)
 
 
 def _checked(checkpoint: Checkpoint) -> Checkpoint:

@@ -18,7 +18,7 @@ from ontogeny import __version__
 from ontogeny.canonical import digest, file_digest, plain
 from ontogeny.errors import InputError
 from ontogeny.files import read_json, replacing, write_json
-from ontogeny.genome.checkpoint import open_checkpoint
+from ontogeny.genome.checkpoint import locate, open_checkpoint
 from ontogeny.genome.extract import Recipe, extract
 from ontogeny.genome.genome import Genome, load
 from ontogeny.lab.experiment import Rates
@@ -51,9 +51,9 @@ WINDOWS = 128  # of the test split
 class Growth:
     """What to grow, and how.
 
-    ``donor``: a checkpoint or a genome file. ``budget``: ("params" or "flops", share), or the path of a configuration.
-    ``rank``: the directions that a checkpoint's genome takes (``RANK``), all of which live at first; ``keep``: the
-    share of them that lives in the end.
+    ``donor``: a checkpoint (``revision``: of a hub id) or a genome file. ``budget``: ("params" or "flops", share), or
+    the path of a configuration. ``rank``: the directions that a checkpoint's genome takes (``RANK``), all of which live
+    at first; ``keep``: the share of them that lives in the end.
     """
 
     donor: str
@@ -66,6 +66,7 @@ class Growth:
     length: int = 128
     batch: int = 16
     seed: int = 0
+    revision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -168,15 +169,19 @@ def open_parent(growth: Growth) -> Parent:
         source: Mapping[str, Any] = {"id": "", "revision": None, "files": {}} | dict(genome.provenance["source"])
         if growth.rank:
             raise InputError(f"--rank {growth.rank}: a genome file has its ranks; give --rank with a checkpoint")
+        if growth.revision:
+            raise InputError(f"--revision {growth.revision}: a genome file names its own; give it with a hub id")
         if (basis := genome.provenance["recipe"].get("basis")) not in (None, "singular"):
             raise InputError(f"{path}: basis {basis}: no direction has a partner; extract with --basis singular")
         folder, config = Path(str(source["id"])), source.get("config")
+        if source["revision"]:
+            folder, _ = locate(str(source["id"]), source["revision"])
         if not isinstance(config, Mapping):
             raise InputError(
                 f"{path}: its header holds no configuration of the donor; grow from the checkpoint instead"
             )
     else:
-        checkpoint = open_checkpoint(growth.donor)
+        checkpoint = open_checkpoint(growth.donor, revision=growth.revision)
         _check_tokenizer(checkpoint.directory)
         genome = extract(checkpoint, Recipe(rank=growth.rank or RANK, basis="singular"))
         source, folder, config = checkpoint.source(), checkpoint.directory, checkpoint.config
