@@ -176,7 +176,7 @@ def run(
     elif describe:
         show.describe_scale(experiment, scale, settings)
     elif dry_run:
-        show.dry_run(experiment, scale, settings, donors=donor or [], table=table, workers=workers)
+        show.dry_run(experiment, scale, settings, donors=donor or [], table=table, workers=workers, text=text or [])
     else:
         show.run_experiment(
             experiment,

@@ -52,7 +52,10 @@ def conduct(plan: Plan, mapper: Mapper, report: Report = lambda phase, done, tot
 
 def audits(experiment: Experiment) -> list[tuple[str, Setting]]:
     """Every given donor with a setting whose text it is measured on."""
-    found = {(donor, s.tokens): (donor, s) for s in experiment.all_settings().values() for donor in s.donors}
+    found: dict[tuple[str, str], tuple[str, Setting]] = {}
+    for setting in experiment.all_settings().values():  # the first of a text: later ones may read a part of it
+        for donor in setting.donors:
+            found.setdefault((donor, setting.tokens), (donor, setting))
     return list(found.values())
 
 
@@ -157,13 +160,13 @@ def evaluated_runs(experiment: Experiment, store: Store) -> dict[Cell, list[Run]
 
 
 def comparisons(experiment: Experiment, store: Store) -> list[Comparison]:
-    """Every two networks of a group of twins, of runs that ended without diverging."""
+    """Every two networks of a group of twins, each pair once, of runs that ended without diverging."""
     cells = evaluated_runs(experiment, store)
-    found = []
+    found: dict[str, Comparison] = {}
     for group in experiment.twins:
         runs = [run for (_, name), cell in cells.items() if name in group for run in cell if _ended(run, store)]
-        found += [Comparison(one, other) for one, other in combinations(runs, 2)]
-    return found
+        found |= {pair.id: pair for pair in (Comparison(one, other) for one, other in combinations(runs, 2))}
+    return list(found.values())
 
 
 def _ended(run: Run, store: Store) -> bool:

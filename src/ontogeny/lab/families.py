@@ -80,7 +80,8 @@ def outline_family(variant: Variant, given: Given) -> Setting:
     side, channels = (8, 1) if scale.images == "digits" else (32, 3)
     patch = scale.patch or side // 8
     vision = Vision("", side, channels, 10, patch, scale.attention) if scale.images else None
-    return make_setting(variant, model, "", ids, vision)
+    learnt = ", ".join(variant.learnt) + ", words shuffled" * variant.shuffled  # in place of the tokens' id
+    return make_setting(variant, model, learnt, ids, vision)
 
 
 def make_setting(

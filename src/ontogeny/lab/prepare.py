@@ -96,10 +96,11 @@ def outline(
     donors: Sequence[str],
     table: str,
     rates: AllRates | None = None,
+    text: Sequence[str] = (),
 ) -> Experiment:
     """The experiment as ``prepare`` would declare it, without reading a text or writing a store: for its costs."""
     module = find_experiment(name)
-    variants = find_variants(name, scale, table, given=bool(donors))
+    variants = find_variants(name, scale, table, text, given=bool(donors))
     given = read_given(donors)
     settings = {key: outline_family(variant, given) for key, variant in variants.items()}
     options: dict[str, Any] = {"text": {}, "donor_records": (), "given": bool(given), "table": table, "rates": rates}

@@ -34,7 +34,7 @@ def run_experiment(
     table: str = "primary",
 ) -> None:
     """Prepare, conduct, judge and print one experiment; whatever is stored is not run again."""
-    from ontogeny.lab.conduct import conduct
+    from ontogeny.lab.conduct import comparisons, conduct
     from ontogeny.lab.engines import ENGINES
     from ontogeny.lab.judge import assess
     from ontogeny.lab.prepare import find_scale, prepare
@@ -48,7 +48,8 @@ def run_experiment(
     plan = prepare(name, preset, store, donors=donors, text=text, table=table, rates=rates)
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # transformers' own, of every model read or saved from here on
     workers = workers or os.cpu_count() or 1
-    if not assess(plan.experiment, store).complete:
+    compared = all(store.result(pair.id, 0) for pair in comparisons(plan.experiment, store))
+    if not compared or not assess(plan.experiment, store).complete:
         with progress(shown) as report, ENGINES[engine](workers) as mapper:
             conduct(plan, mapper, report)
     show_assessment(plan.experiment, store, shown)
@@ -163,7 +164,14 @@ def describe_scale(experiment: str, name: str, settings: Sequence[str]) -> None:
 
 
 def dry_run(
-    name: str, scale_name: str, settings: Sequence[str], *, donors: Sequence[str], table: str, workers: int | None
+    name: str,
+    scale_name: str,
+    settings: Sequence[str],
+    *,
+    donors: Sequence[str],
+    table: str,
+    workers: int | None,
+    text: Sequence[str] = (),
 ) -> None:
     """Every kind of run with its cost here; nothing is read but a given donor's configuration, nothing written."""
     from ontogeny.lab.estimate import estimate, measured_flops_per_second
@@ -172,8 +180,8 @@ def dry_run(
 
     choose(table, ("primary", "full"), "--table")
     preset = find_scale(name, scale_name, settings)
-    experiment = outline(name, preset, donors, table, fixed_rates(name, scale_name))
-    variants = {} if donors else find_variants(name, preset, table, given=False)
+    experiment = outline(name, preset, donors, table, fixed_rates(name, scale_name), text)
+    variants = {} if donors else find_variants(name, preset, table, text, given=False)
     workers = workers or os.cpu_count() or 1
     speed = measured_flops_per_second()
     lines = estimate(experiment, variants, speed)
