@@ -7,6 +7,7 @@ from types import ModuleType
 
 from ontogeny.lab.experiments import (
     convergence,
+    corpora,
     crossmodal,
     data,
     development,
@@ -31,6 +32,7 @@ ALL = (
     profile,
     data,
     development,
+    corpora,
     newborn,
     phases,
     stage2,
