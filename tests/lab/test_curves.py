@@ -322,7 +322,7 @@ def value_curve(winner: str | None, outside: float | None = None, low: float = 0
     form = Curve(0.0, 0.1, 1.0, 0.0, 16.0)
     held_out = None if outside is None else Interval(outside, 0.1, outside - 0.1, outside + 0.1, 0.95, n)
     largest = Interval(low + 0.1, 0.1, low, low + 0.2, 0.95, n)
-    return ValueCurve({"exponential": form, "power": form}, winner, held_out, largest)
+    return ValueCurve({"exponential": form, "power": form}, winner, held_out, largest, misfit=0.5)
 
 
 def test_the_rule_for_value_curves() -> None:

@@ -13,7 +13,7 @@ from ontogeny.canonical import canonical_json, plain
 from ontogeny.errors import InputError
 from ontogeny.lab.claims import load_claims
 from ontogeny.lab.experiment import Experiment, from_json
-from ontogeny.lab.experiments import EXPERIMENTS
+from ontogeny.lab.experiments import EXPERIMENTS, phases
 from ontogeny.lab.judge import assess
 from ontogeny.lab.prepare import find_scale, find_variants, outline
 from ontogeny.lab.scales import SCALES
@@ -130,6 +130,11 @@ def by_name(losses: Mapping[str, float], otherwise: float = 3.0) -> Losses:
     return lambda arm: losses.get(arm, otherwise)
 
 
+def at_both_rates(*worse: str) -> Losses:
+    """Arms of a second phase that end worse, at their rates and at a third of them."""
+    return by_name({name: 3.2 for arm in worse for name in (arm, phases.slower(arm))})
+
+
 FLAT = by_name({})
 CASES: list[tuple[str, str, Losses, dict[str, str]]] = [
     ("sparsity", "primary", sparsity(lambda s: 0.0), {"E1": "refuted", "E2": "refuted"}),
@@ -169,10 +174,29 @@ CASES: list[tuple[str, str, Losses, dict[str, str]]] = [
         {"G27": "supported", "S13": "supported", "E19": "refuted"},
     ),
     ("phases", "primary", FLAT, {"G30": "not run", "G32": "refuted", "G37": "refuted"}),
-    ("phases", "primary", by_name({"donor released": 3.2, "donor start kept": 3.2}), {"G32": "supported"}),
-    ("phases", "primary", by_name({"at once on B": 3.2}), {"G37": "supported"}),
-    ("economy", "primary", FLAT, {"G16": "supported", "G17": "undecided", "G39": "refuted"}),
-    ("economy", "primary", by_name({"random": 3.2, "sparse": 3.2}), {"G17": "supported", "G39": "supported"}),
+    ("phases", "primary", at_both_rates("donor released", "donor start kept"), {"G32": "supported"}),
+    (
+        "phases",
+        "primary",
+        by_name({"donor released": 3.2, "donor start kept": 3.2, phases.slower("donor released"): 2.9}),
+        {"G32": "undecided"},
+    ),
+    (
+        "phases",
+        "primary",
+        at_both_rates("donor released", "donor start kept", "random released", "random start kept"),
+        {"G32": "undecided"},
+    ),
+    ("phases", "primary", at_both_rates("at once on B", "at once, late on B"), {"G37": "supported"}),
+    ("phases", "primary", at_both_rates("at once on B", "at once"), {"G37": "refuted"}),
+    ("economy", "primary", FLAT, {"G16": "undecided", "G17": "undecided", "G39": "refuted"}),
+    (
+        "economy",
+        "primary",
+        by_name({"random": 3.2, "sparse": 3.2}),
+        {"G16": "supported", "G17": "supported", "G39": "supported"},
+    ),
+    ("economy", "primary", by_name({"small": 3.1, "sparse": 3.3, "flashlight": 3.2}), {"G39": "undecided"}),
     ("economy", "primary", by_name({"random": 3.2, "donor 2 bit": 3.2}), {"G17": "refuted"}),
     ("economy", "primary", by_name({"random": 3.2, "donor 2 bit": 3.1}), {"G17": "undecided"}),
     ("economy", "primary", by_name({"dense": 2.9}), {"G16": "refuted"}),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny import tiny_model
 
 from ontogeny.lab.comparisons import linear_alignment
-from ontogeny.lab.probe import PENALTIES, Probe, last_states, ridge, target_alignment
+from ontogeny.lab.probe import PENALTIES, Probe, hidden_states, ridge, target_alignment
 from ontogeny.streams import numpy_stream, stream
 from ontogeny.training.text import Tokens
 
@@ -23,15 +23,18 @@ def example(seed: int, tokens: int = 200, d: int = 7, vocabulary: int = 11) -> t
     )
 
 
-@given(seed=st.integers(0, 1000), which=st.integers(0, len(PENALTIES) - 1))
+@given(seed=st.integers(0, 1000), which=st.integers(0, len(PENALTIES) - 1), scale=st.sampled_from([1e-3, 1.0, 1e3]))
 @settings(deadline=None, max_examples=20)
-def test_ridge_against_numpy(seed: int, which: int) -> None:
+def test_ridge_against_numpy(seed: int, which: int, scale: float) -> None:
+    """Least squares with an unpenalised intercept; what it says doesn't depend on the scale of the states."""
     x, y = example(seed)
-    X, Y = x.numpy(), np.eye(11)[y.numpy()]
-    gram = X.T @ X
-    penalty = PENALTIES[which] * np.trace(gram) / 7
-    expected = np.linalg.solve(gram + penalty * np.eye(7), X.T @ Y)
-    assert np.allclose(ridge(x, y, 11)[which].numpy(), expected, atol=1e-10)
+    X, Y = x.numpy() - x.numpy().mean(0), np.eye(11)[y.numpy()]
+    penalty = PENALTIES[which] * np.trace(X.T @ X) / 7
+    weights = np.linalg.solve(X.T @ X + penalty * np.eye(7), X.T @ (Y - Y.mean(0)))
+    scores = Y.mean(0) + X @ weights
+    readout = ridge(scale * x, y, 11)[which]
+    assert np.allclose(readout.weights.numpy() * scale, weights, atol=1e-9)
+    assert readout.error(scale * x, y) == pytest.approx(float((scores.argmax(1) != y.numpy()).mean()), abs=1e-12)
 
 
 @given(seed=st.integers(0, 1000))
@@ -64,15 +67,17 @@ def test_it_reads_what_is_there(rule: bool, low: float, high: float) -> None:
     found = Probe(made_up(vocabulary, rule), 16, "test")(model)
     assert low <= found["probe"] <= high
     assert found["guess"] > 0.9
+    assert low <= found["embedded"] <= high, "the token itself says all there is"
 
 
 def test_states_are_those_that_the_head_reads() -> None:
     model = tiny_model("llama").eval()
     ids = torch.arange(32).view(4, 8)
-    states = last_states(model, ids)
-    assert states.shape == (32, model.config.hidden_size + 1)
-    head = model.get_output_embeddings().weight.double()
-    assert torch.allclose(states[:, :-1] @ head.T, model(input_ids=ids).logits.flatten(0, 1).double(), atol=1e-5)
+    first, last = hidden_states(model, ids)
+    assert first.shape == last.shape == (32, model.config.hidden_size)
+    head, table = (m.weight.double() for m in (model.get_output_embeddings(), model.get_input_embeddings()))
+    assert torch.allclose(last @ head.T, model(input_ids=ids).logits.flatten(0, 1).double(), atol=1e-5)
+    assert torch.equal(first, table[ids.flatten()])
 
 
 def test_it_leaves_the_network_as_it_was(tmp_path: Path) -> None:

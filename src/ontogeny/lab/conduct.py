@@ -43,7 +43,7 @@ def conduct(plan: Plan, mapper: Mapper, report: Report = lambda phase, done, tot
     cells = evaluated_runs(experiment, lab.store).values()
     runs = {(r.id, r.replicate): r for cell in cells for r in cell}
     for later in (False, True):  # what starts from another run's network comes second
-        phase = [r for r in runs.values() if bool(r.parent) is later]
+        phase = [r for r in runs.values() if bool(r.parent) is later and not hopeless(r, lab.store)]
         if phase or not later:
             _all(mapper, partial(run, lab=lab), phase, partial(report, "continued runs" if later else "runs"))
     if pairs := comparisons(experiment, lab.store):
@@ -167,6 +167,13 @@ def comparisons(experiment: Experiment, store: Store) -> list[Comparison]:
         runs = [run for (_, name), cell in cells.items() if name in group for run in cell if _ended(run, store)]
         found |= {pair.id: pair for pair in (Comparison(one, other) for one, other in combinations(runs, 2))}
     return list(found.values())
+
+
+def hopeless(run: Run, store: Store) -> bool:
+    """Whether it can never start: the run that it goes on from has diverged and left no network."""
+    if run.parent is None or (result := store.result(run.parent.id, run.parent.replicate)) is None:
+        return False
+    return bool(result["final"] is None)
 
 
 def _ended(run: Run, store: Store) -> bool:

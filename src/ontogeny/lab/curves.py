@@ -43,10 +43,10 @@ RULES = {
     "supported: lower 95 % bound > 0.02 nats, ≥ 5 replicates over ≥ 5 donors, gates passed, rates interior, residuals "
     "that fit (p ≥ 0.01); refuted: upper bound < 0.02, same conditions; else undecided",
     "E2": "a·exp(b·sparsity) against a·density^(−b), b ≥ 0, both fitted on the linear scale with weights 1/SE² to the "
-    "replicate means; a winner has the smaller AICc by ≥ 6 and, where the gap at a held-out sparsity is known, "
-    "predicts it (95 % t interval); supported: the exponential wins and the gap at the largest sparsity has its lower "
-    "95 % bound > 0.02 nats, ≥ 5 replicates over ≥ 5 donors, gates passed, rates interior; refuted: the power law "
-    "wins, or that gap's upper bound < 0.02, same conditions; else undecided",
+    "replicate means; a winner has the smaller AICc by ≥ 6, residuals that fit (p ≥ 0.01) and, where the gap at a "
+    "held-out sparsity is known, predicts it (95 % t interval); supported: the exponential wins and the gap at the "
+    "largest sparsity has its lower 95 % bound > 0.02 nats, ≥ 5 replicates over ≥ 5 donors, gates passed, rates "
+    "interior; refuted: the power law wins, or that gap's upper bound < 0.02, same conditions; else undecided",
 }
 
 Gaps = Float[np.ndarray, "replicates points"]
@@ -236,12 +236,14 @@ class ValueCurve:
 
     ``winner``: the one whose AICc is smaller by at least 6, if any, and if it rises. ``held_out``: interval of the
     measured minus the winner's predicted gap. ``largest``: of the gap at the largest sparsity measured.
+    ``misfit``: p of an F test of the better form's residuals against the replicates' scatter.
     """
 
     forms: Mapping[str, Curve]
     winner: str | None
     held_out: Interval | None
     largest: Interval
+    misfit: float
 
     @property
     def akaike_weight(self) -> float:
@@ -276,7 +278,9 @@ def fit_value_curve(
         largest = held_out[1] if every.argmin() == kept.size else largest
         *_, at = FORMS[best](every)
         outside = _held_out(forms[best], FORMS[best](kept), gaps, errors, at, held_out[1]) if wins else None
-    return ValueCurve(forms, best if wins else None, outside, student_interval(largest))
+    spare = kept.size - 2
+    misfit = float(special.fdtrc(spare, n - 1, forms[best].squares / spare))
+    return ValueCurve(forms, best if wins else None, outside, student_interval(largest), misfit)
 
 
 def _form(x: Points, gaps: Gaps, errors: Points) -> Curve:
@@ -298,8 +302,8 @@ def judge_value_curve(
 ) -> Verdict:
     """The rule for "the value of the pattern grows exponentially with sparsity", ``RULES["E2"]``.
 
-    Undecided codes, of which the first that holds is given: scale, gate, rate unresolved, n, donors, no winner, out of
-    sample, straddles.
+    Undecided codes, of which the first that holds is given: scale, gate, rate unresolved, n, donors, no winner, misfit,
+    out of sample, straddles.
     """
     if undecided := unmet(curve.largest.n, donors, gates_passed, rates_resolved, decisive_scale):
         return undecided
@@ -307,6 +311,8 @@ def judge_value_curve(
         return Verdict("refuted")  # nothing grows
     if curve.winner is None:
         return Verdict("undecided", "no winner")
+    if curve.misfit < MISFIT:
+        return Verdict("undecided", "misfit")
     if curve.held_out and not curve.held_out.low <= 0 <= curve.held_out.high:
         return Verdict("undecided", "out of sample")
     if curve.winner == "power":

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from ontogeny.canonical import LATER, digest, plain
-from ontogeny.model.constrain import CoreStart, Reading
+from ontogeny.model.constrain import CoreGuess, CoreStart, Reading
 
 Embeddings = Literal["fresh", "frozen", "trainable"]
 Split = Literal["tune", "test"]
@@ -129,9 +129,10 @@ class Arm:
     ``donor-body`` (the donor's layers, frozen), ``random-body`` (fresh layers, frozen), or, in a model smaller than the
     donor, ``weight-subset``, the same with fresh embeddings (``weight-subset-body``) and ``projected-weights``
     (``model/baselines.py``). A genome is then read at the donor's size and grown into the model's coordinates.
-    ``teacher``: distilled from the replicate's donor. ``reading``: what
-    "constrained" means, see ``constrain``. ``donors``: the replicate's own; ``all`` of them, or of ``both`` corpora,
-    for controls that mix; or the ``other`` corpus's. ``donor`` and ``draw`` replace the replicate's own donor (from 0)
+    ``teacher``: distilled from the replicate's donor. ``reading``: what "constrained" means, see ``constrain``.
+    ``core``: what it starts from: fresh, the donor's values or what controls leave of them (``start_cores``), or a
+    guess (``guess_cores``). ``donors``: the replicate's own; ``all`` of them, or of ``both`` corpora, for controls that
+    mix; or the ``other`` corpus's. ``donor`` and ``draw`` replace the replicate's own donor (from 0)
     and control draw (from 1).
 
     ``after``: the arm whose trained network this one starts from, which then goes on as it is (``rescue`` "on"), with
@@ -153,7 +154,7 @@ class Arm:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     controls: tuple[str, ...] = ()
     donors: Literal["own", "all", "both", "other"] = "own"
-    core: CoreStart | Literal["fresh"] = "fresh"
+    core: CoreStart | CoreGuess | Literal["fresh"] = "fresh"
     donor: int | None = None
     draw: int | None = None
     tuned_as: str | None = None

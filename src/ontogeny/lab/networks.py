@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -28,9 +28,11 @@ from ontogeny.lab.tasks import replicate_seed, run_tokens
 from ontogeny.model.activations import activation_genome
 from ontogeny.model.baselines import mimetic, projected_weights, weight_subset
 from ontogeny.model.constrain import (
+    CoreGuess,
     constrain,
     effective_weights,
     free_subspaces,
+    guess_cores,
     low_rank,
     merge,
     project_weights,
@@ -89,8 +91,10 @@ def build(run: Run, lab: Lab) -> tuple[nn.Module, Genome | None]:
             ranks = {name: max(1, round(k * k / sum(shapes[name]))) for name, k in ranks.items()}
         return low_rank(model, ranks, seed=seed), None
     constrain(model, genome, arm.reading)
-    if arm.core != "fresh":
-        start_cores(model, own_donor(run, lab), arm.core, seed=seed)
+    if arm.core in get_args(CoreGuess):
+        guess_cores(model, arm.core)  # type: ignore[arg-type]
+    elif arm.core != "fresh":
+        start_cores(model, own_donor(run, lab), arm.core, seed=seed)  # type: ignore[arg-type]
     return model, genome
 
 

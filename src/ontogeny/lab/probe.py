@@ -1,10 +1,10 @@
 """What a linear readout of a network's last hidden states knows of the next token, whatever the network itself says."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -13,7 +13,7 @@ from ontogeny.training.text import Split, Tokens
 
 FITTED = 16_384  # tokens of the train split that the readout is fitted on
 SCORED = 8_192  # tokens of tune, and of the scored split
-PENALTIES = tuple(10.0**power for power in range(-4, 3))  # ridge, as shares of the states' mean square
+PENALTIES = tuple(10.0**power for power in range(-6, 4))  # ridge, as shares of the states' variance
 
 
 @dataclass(frozen=True)
@@ -37,42 +37,68 @@ class Probe:
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """``probe``: the share of next tokens that the readout gets wrong; ``guess``: that the commonest token does.
 
-        ``alignment``: the kernel–target alignment of the states with the next token.
+        ``embedded``: the same readout of the embeddings, before any layer. ``alignment``: the kernel–target alignment
+        of the last states with the next token.
         """
         training = model.training
         model.eval()
-        states = {part: last_states(model, windows[:, :-1]) for part, windows in self.windows.items()}
+        states = {part: hidden_states(model, windows[:, :-1]) for part, windows in self.windows.items()}
         model.train(training)
         targets = {part: windows[:, 1:].flatten() for part, windows in self.windows.items()}
-        readouts = ridge(states["train"], targets["train"], self.tokens.vocabulary)
-        wrong = [_error(readout, states["tune"], targets["tune"]) for readout in readouts]
-        scored = states[self.split], targets[self.split]
         commonest = targets["train"].mode().values
+        first, last = ({part: found[end] for part, found in states.items()} for end in (0, 1))
         return {
-            "probe": _error(readouts[int(np.argmin(wrong))], *scored),
-            "guess": float((scored[1] != commonest).double().mean()),
-            "alignment": target_alignment(*scored, self.tokens.vocabulary),
+            "probe": self._error(last, targets),
+            "embedded": self._error(first, targets),
+            "guess": float((targets[self.split] != commonest).double().mean()),
+            "alignment": target_alignment(last[self.split], targets[self.split], self.tokens.vocabulary),
         }
 
+    def _error(self, states: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> float:
+        """Wrong on the split, by the readout whose penalty does best on tune."""
+        readouts = ridge(states["train"], targets["train"], self.tokens.vocabulary)
+        wrong = [readout.error(states["tune"], targets["tune"]) for readout in readouts]
+        return readouts[int(np.argmin(wrong))].error(states[self.split], targets[self.split])
 
-def last_states(model: nn.Module, ids: Int[Tensor, "windows length"]) -> Float[Tensor, "tokens d_plus_1"]:
-    """The last hidden states, float64 on the CPU, with a column of ones."""
+
+def hidden_states(
+    model: nn.Module, ids: Int[Tensor, "windows length"]
+) -> tuple[Float[Tensor, "tokens d"], Float[Tensor, "tokens d"]]:
+    """The embeddings and the last hidden states, float64 on the CPU."""
     device = next(model.parameters()).device
-    parts = [
-        model(input_ids=part.to(device), use_cache=False, output_hidden_states=True).hidden_states[-1].cpu()
+    found = [
+        model(input_ids=part.to(device), use_cache=False, output_hidden_states=True).hidden_states
         for part in ids.split(32)
     ]
-    return F.pad(torch.cat(parts).flatten(0, 1).double(), (0, 1), value=1.0)
+    first, last = (torch.cat([states[end].cpu() for states in found]).flatten(0, 1).double() for end in (0, -1))
+    return first, last
 
 
-def ridge(
-    states: Float[Tensor, "tokens d"], targets: Int[Tensor, " tokens"], vocabulary: int
-) -> list[Float[Tensor, "d vocabulary"]]:
-    """Readouts of one-hot targets Y, a penalty each: (XᵀX + λI)⁻¹ XᵀY by the eigenvectors of XᵀX."""
-    values, vectors = torch.linalg.eigh(states.T @ states)
-    rotated = vectors.T @ _moments(states, targets, vocabulary)
-    scale = float(values.mean())
-    return [vectors @ (rotated / (values + penalty * scale)[:, None]) for penalty in PENALTIES]
+@dataclass(frozen=True)
+class Readout:
+    """Scores of the next token: ``prior + (x − mean) · weights``."""
+
+    weights: Float[Tensor, "d vocabulary"]
+    mean: Float[Tensor, " d"]
+    prior: Float[Tensor, " vocabulary"]
+
+    def error(self, states: Float[Tensor, "tokens d"], targets: Int[Tensor, " tokens"]) -> float:
+        """The share of targets that it doesn't score highest."""
+        scores = self.prior + (states - self.mean) @ self.weights
+        return float((scores.argmax(-1) != targets).double().mean())
+
+
+def ridge(states: Float[Tensor, "tokens d"], targets: Int[Tensor, " tokens"], vocabulary: int) -> list[Readout]:
+    """Readouts of one-hot targets Y, a penalty each: (XᵀX + λI)⁻¹ XᵀY of centred X, by the eigenvectors of XᵀX.
+
+    The prior isn't penalised, and λ is in units of XᵀX's mean eigenvalue, so that the scale of the states is nothing.
+    """
+    mean = states.mean(0)
+    x = states - mean
+    values, vectors = torch.linalg.eigh(x.T @ x)
+    rotated, scale = vectors.T @ _moments(x, targets, vocabulary), float(values.mean())
+    prior = torch.bincount(targets, minlength=vocabulary).double() / len(targets)
+    return [Readout(vectors @ (rotated / (values + p * scale)[:, None]), mean, prior) for p in PENALTIES]
 
 
 def target_alignment(states: Float[Tensor, "tokens d"], targets: Int[Tensor, " tokens"], vocabulary: int) -> float:
@@ -91,7 +117,3 @@ def _moments(states: Tensor, targets: Tensor, vocabulary: int) -> Float[Tensor, 
     """XᵀY of one-hot Y, which is never formed."""
     sums = torch.zeros(vocabulary, states.shape[1], dtype=states.dtype)
     return sums.index_add_(0, targets, states).T
-
-
-def _error(readout: Tensor, states: Tensor, targets: Tensor) -> float:
-    return float(((states @ readout).argmax(-1) != targets).double().mean())

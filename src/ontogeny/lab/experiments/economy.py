@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from ontogeny.genome.quantise import FULL, genome_bits
-from ontogeny.lab.answers import Answer, answer_of
+from ontogeny.lab.answers import Answer, answer_of, find_contrast
 from ontogeny.lab.answers import findings as answers_to_findings
 from ontogeny.lab.experiment import Arm, Contrast, Experiment, Setting
 from ontogeny.lab.experiments.arms import PRIMARY
@@ -74,12 +74,14 @@ RULES = {
     f"the donor's is. Tested at 2 bits: supported if random − {TESTED} is supported and {TESTED} − donor refuted; "
     f"refuted if random − {TESTED} is refuted; undecided, code gap, unless random − donor is supported; otherwise "
     "mixed, as where 2 bits are more than that",
-    "G39": "judged as: input-chosen access gets more out of the same storage than a fixed choice. Supported or refuted "
-    "as sparse − flashlight is; small − flashlight beside it says what choosing costs",
+    "G39": "judged as: input-chosen access gets more out of the same storage than a fixed choice. Supported if "
+    "sparse − flashlight is and choosing costs nothing (small − flashlight: lower bound > −0.02 nats), else mixed; "
+    "refuted if sparse − flashlight is",
     "G16": "judged as: structure pays in energy. Supported if the donor arm's loss is at most 0.02 nats above dense's "
-    f"(donor − dense refuted) at no more than {CHEAP:.0%} of its FLOPs a token, as trained (forward and backward, head "
-    "and attention counted); refuted if donor − dense is supported, or at more FLOPs. The ratio follows from the "
-    "shape; that of a forward pass alone is larger (table)",
+    f"(donor − dense refuted, and no more than that at second-best rates), random − donor is supported, and the donor "
+    f"arm costs no more than {CHEAP:.0%} of dense's FLOPs a token, as trained (forward and backward, head and "
+    "attention counted); refuted if donor − dense is supported; else mixed. The ratio follows from the shape; "
+    "that of a forward pass alone is larger (table)",
 }
 
 
@@ -153,14 +155,25 @@ def _energy(assessment: Assessment) -> Answer:
     if answer.verdict.word == "not run":
         return answer
     measured = f"{answer.measured}; {told}"
-    if ratio > CHEAP and experiment.decisive:
-        return Answer(measured, Verdict("refuted"), told)
-    words = {
-        "refuted": ("supported", f"at most {DELTA} nats behind dense, at {told}"),
-        "supported": ("refuted", f"more than {DELTA} nats behind dense, at {told}"),
+    if answer.verdict.word == "supported":
+        return Answer(measured, Verdict("refuted"), f"more than {DELTA} nats behind dense, at {told}")
+    if answer.verdict.word != "refuted":
+        return replace(answer, measured=measured)
+    structure = answer_of(assessment, "random − donor (frozen)").verdict.word
+    unmet = {
+        f"{ratio:.0%} of dense's FLOPs is not cheap": ratio > CHEAP,
+        f"a random genome may do as well: random − donor {structure}": structure != "supported",
+        "at second-best rates it is more than that behind dense": _behind(assessment, "donor − dense (frozen)"),
     }
-    word, why = words.get(answer.verdict.word, (answer.verdict.word, answer.why))
-    return Answer(measured, replace(answer.verdict, word=word), why)
+    if failed := [what for what, found in unmet.items() if found]:
+        return Answer(measured, Verdict("undecided", "mixed"), "; ".join(failed))
+    return Answer(measured, Verdict("supported"), f"at most {DELTA} nats behind dense, at {told}")
+
+
+def _behind(assessment: Assessment, name: str) -> bool:
+    """Whether the second-best rates say otherwise than a contrast that found at most 0.02 nats."""
+    contrast = find_contrast(assessment, name)
+    return contrast is None or contrast.second_best_gap is None or contrast.second_best_gap > DELTA
 
 
 def _size(assessment: Assessment) -> Answer:
@@ -176,18 +189,23 @@ def _size(assessment: Assessment) -> Answer:
         return Answer(told, Verdict("undecided", "gap"), why + (f" ({gap.verdict.code})" if gap.verdict.code else ""))
     if kept.verdict.word == "refuted":
         return Answer(told, Verdict("refuted"), "in 2 bits an entry it is worth no more than a random one")
-    if (kept.verdict.word, lost.verdict.word) == ("supported", "refuted") and share <= SMALL:
+    behind = _behind(assessment, f"{TESTED} − donor (frozen)")
+    if (kept.verdict.word, lost.verdict.word) == ("supported", "refuted") and share <= SMALL and not behind:
         return Answer(told, Verdict("supported"), f"in {share:.1%} of the weights' bits it loses at most {DELTA} nats")
     why = f"worth more than random: {kept.verdict.word}; loses more than {DELTA} nats: {lost.verdict.word}"
     why += f"; {share:.1%} of the weights' bits is not small" if share > SMALL else ""
+    why += "; it loses more at second-best rates" if behind else ""
     return Answer(told, Verdict("undecided", "mixed"), why)
 
 
 def _access(assessment: Assessment) -> Answer:
     answer, cost = (answer_of(assessment, f"{name} − flashlight (fresh)") for name in ("sparse", "small"))
     told = "; ".join(found.measured for found in (answer, cost) if found.measured)
-    worse = "; but using all of it is better still" if "worse" in cost.why else ""
-    return replace(answer, measured=told, why=answer.why + (worse if answer.verdict.word == "supported" else ""))
+    using_all = find_contrast(assessment, "small − flashlight (fresh)")
+    costs = not using_all or not using_all.interval or using_all.interval.low <= -DELTA
+    if answer.verdict.word == "supported" and costs:
+        return Answer(told, Verdict("undecided", "mixed"), "choosing may cost more than using all of the same storage")
+    return replace(answer, measured=told)
 
 
 def figures(name: str, assessment: Assessment, store: Store) -> tuple[Drawing, ...]:

@@ -172,5 +172,5 @@ def _busy(arm: ArmSummary) -> tuple[Interval | None, float | None]:
     steps = arm.further.get("busy")
     if not steps:
         return None, None
-    first, *_, last = steps.values()
-    return paired_interval(last), sum(first) / len(first)
+    found = list(steps.values())
+    return paired_interval(found[-1]), sum(found[0]) / len(found[0])

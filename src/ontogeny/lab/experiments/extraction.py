@@ -18,7 +18,7 @@ from ontogeny.lab.experiment import Arm, Contrast, Experiment, Setting
 from ontogeny.lab.experiments.arms import OTHERS
 from ontogeny.lab.experiments.widths import declared_widths, width_variants
 from ontogeny.lab.experiments.widths_figures import Measured, gaps_by_width, size_drawing, size_table
-from ontogeny.lab.judge import Assessment, judge_derived
+from ontogeny.lab.judge import Assessment, ContrastSummary, judge_derived
 from ontogeny.lab.report.figures import Drawing
 from ontogeny.lab.report.tables import Table
 from ontogeny.lab.scales import Scale, Variant, published
@@ -55,8 +55,9 @@ RULES = {
     "E20": "supported if values-permuted − values-kept is refuted: starting from the donor's core is worth no more "
     "than 0.02 nats over the same core with its singular values reordered; and the other way round",
     "E24": "judged as: whatever 'constrained' means, the donor's directions are worth having. Supported if random − "
-    "donor is supported with a diagonal core, a full core, either side alone and projection at the start only; refuted "
-    "if any of them is refuted; all at the widest donor, each interval at the level of five contrasts",
+    "donor is supported with a diagonal core, a full core and either side alone; refuted if any of them is refuted. A "
+    "reading whose two arms are both behind the bigram is left out, and said to be; projection at the start only "
+    "constrains nothing afterwards and stands beside. At the widest donor, intervals at the level of five contrasts",
 }
 
 
@@ -226,24 +227,29 @@ def _breaks(assessment: Assessment, widths: list[int]) -> Answer:
     return Answer(numbers, unsure.verdict, unsure.why)
 
 
+def _pair(contrast: ContrastSummary) -> tuple[str, str]:
+    return contrast.contrast.control, contrast.contrast.treatment
+
+
 def _readings_answer(assessment: Assessment, width: int) -> Answer:
     kinds = {"full": "svd"} | {reading: f"svd-{reading}" for reading in HALVES}
-    found = {reading: find_contrast(assessment, _gap(kind, width)) for reading, kind in kinds.items()}
     numbers, by_word = [], dict[str, list[str]]()
-    for reading, contrast in found.items():
-        verdict = Verdict("not run")
+    for reading, kind in kinds.items():
+        contrast, verdict = find_contrast(assessment, _gap(kind, width)), Verdict("not run")
         if contrast and contrast.interval:
             interval = paired_interval(contrast.differences, simultaneous_level(len(kinds)))
             verdict = judge_derived(assessment, interval, [contrast], contrast.second_best_gap)
             numbers.append(f"{reading} {interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]")
         code = f" ({verdict.code})" if verdict.code else ""
-        by_word.setdefault(verdict.word, []).append(reading + code)
+        behind = contrast and not any(assessment.arms["fresh", name].passed_gate for name in _pair(contrast))
+        word = "beside" if reading == "start" else "left out" if behind and verdict.code == "gate" else verdict.word
+        by_word.setdefault(word, []).append(reading + code)
     told = "; ".join(f"{word}: {', '.join(readings)}" for word, readings in by_word.items())
     measured = f"random − svd at d {width}: {', '.join(numbers)} nats" if numbers else ""
     if "refuted" in by_word:
         return Answer(measured, Verdict("refuted"), told)
     if "not run" in by_word:
         return Answer("", Verdict("not run"), "not finished")
-    if "undecided" in by_word:
+    if "undecided" in by_word or "supported" not in by_word:
         return Answer(measured, Verdict("undecided", "some readings"), told)
     return Answer(measured, Verdict("supported"), told)

@@ -1,10 +1,12 @@
 """Newborn (G20, G36): what does a network in a genome know before its first step, and how soon does it learn?
 
-Every arm at 0, 1, 10 and 50 steps: its loss on the test text and on text that the donors were trained on, and what a
-linear readout of its last hidden states gets right, whatever the network itself says.
+Every arm at 0, 1, 10 and 50 steps: its loss on the test text and on train text, and what a linear readout of its last
+hidden states gets right, whatever the network itself says. "Opened" arms ask what a genome file gives away: their cores
+are guessed from it.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,22 +14,22 @@ from jaxtyping import Float
 
 from ontogeny.lab.answers import Answer
 from ontogeny.lab.answers import findings as answers_to_findings
-from ontogeny.lab.experiment import ERROR, Contrast, Embeddings, Experiment
+from ontogeny.lab.experiment import ERROR, Arm, Contrast, Embeddings, Experiment
 from ontogeny.lab.experiments.arms import PRIMARY
 from ontogeny.lab.experiments.newborn_figures import readout_drawings, step0_table
 from ontogeny.lab.judge import ArmSummary, Assessment
 from ontogeny.lab.report.figures import Drawing
 from ontogeny.lab.report.tables import Table
 from ontogeny.lab.scales import Scale, Variant, published
-from ontogeny.lab.statistics import DELTA, Interval, Verdict, describe, judge, paired_interval, simultaneous_level
+from ontogeny.lab.statistics import Interval, Verdict, describe, judge, paired_interval, simultaneous_level
 from ontogeny.lab.store import Store
 
 NAME = "newborn"
 TITLE = "Newborn: what does a network in a genome know before its first step?"
 FLAW = (
-    "no experiment was published. With the donor's embeddings a network can be read whatever its layers do, so a "
-    "random genome with the same embeddings stands beside the donor's; and a network that knows nothing must say so on "
-    "the very text that the donor was trained on"
+    "no experiment was published. At the size that weights start with, layers hardly change what an embedding says, so "
+    "that any two genomes read alike: here they are set beside each other at a trained network's size too. And that a "
+    "fresh network says nothing proves nothing of the file: here it is opened, as an attacker would"
 )
 
 STEPS = (1, 10, 50)
@@ -38,16 +40,37 @@ SCALES: dict[str, dict[str, Any]] = {
 }
 MODES: tuple[Embeddings, ...] = ("fresh", "frozen")
 
+OPENED = Arm("opened", recipe={"rank": "50%"}, core="guessed", description="the genome file's bases, values guessed")
+PROBED = {
+    "donor scaled": replace(
+        PRIMARY["donor"], name="donor scaled", core="scaled", description="the donor's, at a trained network's size"
+    ),
+    "random scaled": replace(
+        PRIMARY["random"], name="random scaled", core="scaled", description="random, at a trained network's size"
+    ),
+    "opened": OPENED,
+    "opened rebased": replace(
+        OPENED, name="opened rebased", controls=("in-subspace",), description="the same spans in random bases, guessed"
+    ),
+    "opened paired": replace(
+        OPENED,
+        name="opened paired",
+        recipe={"rank": "50%", "basis": "singular"},
+        description="ordered pairs, which the file doesn't keep, guessed",
+    ),
+}
+
 RULES = {
-    "estimand": "gap = test loss(control) − test loss(treatment), nats a token, after 50 steps; at step 0 the loss on "
-    "test windows and on windows of the donors' training text, and the readout's error: a ridge readout of the last "
-    "hidden states, fitted on train, its penalty chosen on tune, scored on test windows",
-    "G20": "before the first step, embeddings fresh: what it knows = ln V − loss on test windows, the same on the "
-    "donors' training text, and there the random arm's loss − the donor arm's; each at the level of three contrasts. "
-    "Refuted if one has its lower bound > 0.02 nats, supported if all have their upper bound < 0.02",
-    "G36": "before the first step, the donor's embeddings frozen: readout error(random) − readout error(donor). "
-    "Supported if its lower 95 % bound > 0.01, refuted if its upper bound < 0.01; undecided, code gate, if neither "
-    "readout beats the commonest token",
+    "estimand": "gap = test loss(control) − test loss(treatment), nats a token, after 50 steps. Before the first step "
+    "the readout's error: a ridge readout of the last hidden states, fitted on train, its penalty chosen on tune, "
+    "scored on test windows; embeddings are the donor's",
+    "G20": "what the file gives away beyond its spans: readout error(opened rebased) − readout error(opened). Refuted "
+    "if its lower bound > 0.01; supported if its upper bound < 0.01 and the same of ordered pairs (opened paired) has "
+    "its lower bound > 0.01, so that a leak would have been seen; else undecided, code blind. Both at the level of two "
+    "contrasts. Beside it ln V − loss of a fresh donor arm, on test and on train text, which is null by symmetry",
+    "G36": "readout error(random scaled) − readout error(donor scaled). Supported if its lower 95 % bound > 0.01, "
+    "refuted if its upper bound < 0.01; undecided, code gate, if neither readout beats the commonest token, or neither "
+    "differs by more than 0.01 from a readout of the embeddings: then the layers don't speak",
 }
 
 
@@ -67,8 +90,8 @@ def declare(*, given: bool, table: str, **rest: Any) -> Experiment:
     return Experiment(
         name=NAME,
         title=TITLE,
-        arms=tuple(PRIMARY.values()),
-        embeddings={mode: tuple(PRIMARY) for mode in MODES},
+        arms=(*PRIMARY.values(), *PROBED.values()),
+        embeddings={"fresh": tuple(PRIMARY), "frozen": (*PRIMARY, *PROBED)},
         contrasts=tuple(Contrast(mode, *contrast) for mode in MODES for contrast in asked),
         single_checkpoint=given and len(rest["setting"].donors) == 1,
         rules=RULES,
@@ -92,46 +115,57 @@ def at_birth(assessment: Assessment, mode: Embeddings, arm: str, what: str) -> F
 
 
 def _knows_nothing(assessment: Assessment) -> Answer:
-    donor = {what: at_birth(assessment, "fresh", "donor", what) for what in ("loss", "seen")}
-    random = at_birth(assessment, "fresh", "random", "seen")
-    if donor["loss"] is None or donor["seen"] is None or random is None:
-        return NOT_FINISHED
-    uniform = assessment.references["uniform"]
-    known = {
-        "ln V − loss": uniform - donor["loss"],
-        "on the donors' training text": uniform - donor["seen"],
-        "there random − donor": random - donor["seen"],
+    errors = {
+        arm: at_birth(assessment, "frozen", arm, "probe") for arm in ("opened", "opened rebased", "opened paired")
     }
-    intervals = {what: paired_interval(values, simultaneous_level(len(known))) for what, values in known.items()}
-    told = ", ".join(f"{what} {i.mean:+.3f} [{i.low:+.3f}, {i.high:+.3f}]" for what, i in intervals.items()) + " nats"
-    verdicts = {what: _judge(assessment, interval, DELTA, gate=True) for what, interval in intervals.items()}
-    if knowing := [what for what, verdict in verdicts.items() if verdict.word == "supported"]:
-        return Answer(told, Verdict("refuted"), f"it knows something: {', '.join(knowing)}")
-    unsure = next((verdict for verdict in verdicts.values() if verdict.word != "refuted"), None)
-    if unsure:
-        return Answer(told, unsure, unsure.code)
-    return Answer(told, Verdict("supported"), "no better than the uniform guess, on text the donors have read too")
+    opened, rebased, paired = errors.values()
+    if opened is None or rebased is None or paired is None:
+        return NOT_FINISHED
+    leak, seen = (paired_interval(rebased - found, simultaneous_level(2)) for found in (opened, paired))
+    told = f"given away beyond the spans {_shown(leak)} of next tokens, by ordered pairs {_shown(seen)}"
+    for what, text in (("loss", "test"), ("seen", "train")):
+        if (loss := at_birth(assessment, "fresh", "donor", what)) is not None:
+            told += f"; ln V − loss on {text} text {assessment.references['uniform'] - loss.mean():+.3f} nats"
+    verdict = _judge(assessment, leak, gate=True)
+    if verdict.word == "supported":
+        return Answer(told, Verdict("refuted"), "the file's bases say more than their spans do")
+    if verdict.word == "refuted" and seen.low <= ERROR.delta:
+        return Answer(
+            told, Verdict("undecided", "blind"), "no leak is seen, not even of ordered pairs: the test is blind"
+        )
+    if verdict.word == "refuted":
+        return Answer(told, Verdict("supported"), "the spans are all there is, and a leak would have been seen")
+    return Answer(told, verdict, verdict.code)
 
 
 def _readable(assessment: Assessment) -> Answer:
-    random, donor = (at_birth(assessment, "frozen", arm, "probe") for arm in ("random", "donor"))
-    guess = at_birth(assessment, "frozen", "donor", "guess")
-    if random is None or donor is None or guess is None:
+    found = {
+        arm: at_birth(assessment, "frozen", arm, "probe")
+        for arm in ("random scaled", "donor scaled", "random", "donor")
+    }
+    beside = {what: at_birth(assessment, "frozen", "donor scaled", what) for what in ("guess", "embedded")}
+    if any(values is None for values in (*found.values(), *beside.values())):
         return NOT_FINISHED
-    interval = paired_interval(random - donor)
-    told = (
-        f"random − donor {interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}] of next tokens, "
-        f"n {interval.n}; donor {donor.mean():.3f}, random {random.mean():.3f}, the commonest token {guess.mean():.3f}"
-    )
-    readable = bool(min(random.mean(), donor.mean()) < guess.mean())
-    verdict = _judge(assessment, interval, ERROR.delta, gate=readable)
+    errors = {arm: float(values.mean()) for arm, values in found.items() if values is not None}
+    guess, embedded = (float(values.mean()) for values in beside.values() if values is not None)
+    scaled = np.array(found["random scaled"]) - np.array(found["donor scaled"])
+    interval = paired_interval(scaled)
+    told = f"random − donor {_shown(interval)} of next tokens; " + ", ".join(f"{a} {e:.3f}" for a, e in errors.items())
+    told += f"; the embeddings {embedded:.3f}, the commonest token {guess:.3f}"
+    pair = errors["random scaled"], errors["donor scaled"]
+    speaks = min(pair) < guess and max(abs(error - embedded) for error in pair) > ERROR.delta
+    verdict = _judge(assessment, interval, gate=speaks)
     return Answer(told, verdict, verdict.code or f"the donor's genome is {describe(interval, ERROR.delta)}, unread")
+
+
+def _shown(interval: Interval) -> str:
+    return f"{interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
 
 
 NOT_FINISHED = Answer("", Verdict("not run"), "not finished")
 
 
-def _judge(assessment: Assessment, interval: Interval, delta: float, *, gate: bool) -> Verdict:
+def _judge(assessment: Assessment, interval: Interval, *, gate: bool) -> Verdict:
     """The rule before the first step, where rates play no part and the gate is what can be read."""
     experiment = assessment.experiment
     trained = [donor for donor in assessment.donors if "recipe" in donor]
@@ -143,7 +177,7 @@ def _judge(assessment: Assessment, interval: Interval, delta: float, *, gate: bo
         decisive_scale=experiment.decisive,
         single_checkpoint=experiment.single_checkpoint,
         second_best_gap=1.0,
-        delta=delta,
+        delta=ERROR.delta,
     )
 
 

@@ -13,8 +13,9 @@ from ontogeny.lab.statistics import Interval, paired_interval
 Cells = Mapping[tuple[str, str], ArmSummary]  # embeddings, arm -> what it came to
 AT_BIRTH = {
     "loss": "test loss, nats a token [95 %]",
-    "seen": "loss on the donors' training text, nats a token [95 %]",
+    "seen": "loss on train text, nats a token [95 %]",
     "probe": "readout's error, share of tokens [95 %]",
+    "embedded": "the same of the embeddings [95 %]",
     "alignment": "kernel–target alignment [95 %]",
 }
 

@@ -16,12 +16,12 @@ from ontogeny.lab.answers import Answer, answer_of, find_contrast
 from ontogeny.lab.answers import findings as answers_to_findings
 from ontogeny.lab.experiment import Arm, Contrast, Experiment, Setting
 from ontogeny.lab.experiments.arms import PRIMARY
-from ontogeny.lab.experiments.phases_figures import retention_drawings, retention_table
+from ontogeny.lab.experiments.phases_figures import retention_drawings, retention_table, tempo_table
 from ontogeny.lab.judge import Assessment, judge_derived
 from ontogeny.lab.report.figures import Drawing
 from ontogeny.lab.report.tables import Table
 from ontogeny.lab.scales import OUR_CHOICE, Scale, Variant, published
-from ontogeny.lab.statistics import Interval, Verdict, paired_interval, simultaneous_level
+from ontogeny.lab.statistics import DELTA, Interval, Verdict, paired_interval, simultaneous_level
 from ontogeny.lab.store import Store
 from ontogeny.training.develop import schedule
 from ontogeny.training.text import EMBEDDED
@@ -53,6 +53,7 @@ TEMPI: dict[str, tuple[dict[str, Any], str]] = {
     "slow": ({"keep": KEEP}, "six rounds of pruning, from a sixth to two thirds of the phase"),
     "quick": ({"keep": KEEP, "last": 1 / 3}, "six rounds, from a sixth to a third"),
     "at once": ({"keep": KEEP, "rounds": 1}, "one round, after a sixth"),
+    "at once, late": ({"keep": KEEP, "rounds": 1, "first": 2 / 3}, "one round, after two thirds"),
     "never more": ({"keep": KEEP, "start": KEEP, "rounds": 0}, "the leading directions alone, from the start"),
 }
 FIRST = {
@@ -69,25 +70,30 @@ FIRST = {
     },
 }
 GOING_ON = ("donor", "random", "dense", "donor start", "random start")  # on the same text
-ELSEWHERE = ("donor", "random", "dense", "slow", "at once")  # on the other
+ELSEWHERE = ("donor", "random", "dense", "slow", "at once", "at once, late")  # on the other
 FORGETS = (("dense", "donor"), ("random", "donor"))  # control, treatment
 READ = "{} on B"
+SLOWER = 1 / 3  # of the rates: every arm that a verdict asks of goes on so too
 
 RULES = {
     "estimand": "gap = test loss(control) − test loss(treatment), nats a token, at the end of a phase; forgetting = "
     "test loss on the first text after the second phase − before it",
     "phases": "the second is two thirds of the first, on the same text further on or on another in the same tokens; "
     "every phase warms its rates up and cools them down",
-    "rates": "tuned for every arm of the first phase and kept in the second; a released arm takes the dense arm's",
+    "rates": "tuned for every arm of the first phase and kept in the second, where nothing is tuned; a released arm "
+    "takes the dense arm's. So supported needs the same sign at a third of the rates (exploratory contrasts)",
+    "tokens": "equal, not FLOPs: a slowly pruned network has had more directions for longer (table)",
     "G30": "judged as: a network in its donor's genome forgets less than one whose every weight is free, and than one "
     "in a random genome. Supported if forgetting(dense) − forgetting(donor) and forgetting(random) − forgetting(donor) "
     "both have their lower bound > 0.02 nats, refuted if one has its upper bound < 0.02, each at the level of two "
-    "contrasts; forgetting at other rates isn't measured. A network that learns less forgets less: the loss on the "
-    "second text stands beside it",
+    "contrasts, both phases gated. A network that learns less forgets less: else mixed, where the donor arm may be "
+    "more than 0.02 nats worse on the second text (supported), or is more than that better (refuted)",
     "G32": "judged as: it is a blueprint, worth keeping. Supported if donor released − donor kept and donor start "
-    "kept − donor kept are supported; refuted if one of them is refuted: then it has done its work as a start",
-    "G37": "judged as: pruning slowly pays, now or on what comes next. Supported if at once − slow is supported at the "
-    "end of the first phase, or at the end of the second on the other text; refuted if both are refuted",
+    "kept − donor kept are supported, and each is more than 0.02 nats above the same of the random genome (else "
+    "mixed: any constraint may be worth that); refuted if one of the two is refuted: it has done its work as a start",
+    "G37": "judged as: pruning slowly pays, now or on what comes next. Supported if slow beats one round early and one "
+    "round late, at the end of the first phase or at the end of the second on the other text; refuted if in both "
+    "places one of them is no worse",
 }
 
 
@@ -114,12 +120,13 @@ def declare(*, given: bool, table: str, settings: Mapping[str, Setting], **rest:
     arms |= {
         READ.format(name): _goes_on(name, READ.format(name), OTHER, "goes on on another text") for name in ELSEWHERE
     }
+    arms |= {slower(name): _slowly_on(arms[name]) for name in ASKED}
     return Experiment(
         name=NAME,
         title=TITLE,
         arms=tuple(arms.values()),
         embeddings={"frozen": tuple(arms)},
-        contrasts=tuple(Contrast("frozen", *contrast) for contrast in CONTRASTS),
+        contrasts=tuple(Contrast("frozen", *contrast) for contrast in _contrasts()),
         single_checkpoint=given and len(rest["setting"].donors) == 1,
         rules=RULES,
         table=table,
@@ -144,21 +151,42 @@ def _later(name: str) -> list[Arm]:
     return [kept, freed]
 
 
-CONTRASTS = (
-    ("donor released", "donor kept", "is the constraint worth keeping?", True),
-    ("donor start kept", "donor kept", "more than a start?", True),
-    ("at once", "slow", "does it pay to prune slowly?", True),
-    ("at once on B", "slow on B", "and on what comes next?", True),
-    ("random", "donor", "does the donor's genome end better?", False),
-    ("dense", "donor", "better than every weight free?", False),
-    ("random start kept", "donor start kept", "is the donor's a better start?", False),
-    ("dense kept", "donor start kept", "better than a fresh start?", False),
-    ("random released", "donor released", "and once released?", False),
-    ("random kept", "donor kept", "and kept?", False),
-    ("quick", "slow", "is half the time enough?", False),
-    ("never more", "slow", "is it worth having had more?", False),
-    *((READ.format(c), READ.format(t), "which learns the second text better?", False) for c, t in FORGETS),
-)
+def slower(name: str) -> str:
+    """The arm of a second phase at a third of its rates."""
+    return f"{name} ⅓"
+
+
+def _slowly_on(arm: Arm) -> Arm:
+    return replace(
+        arm, name=slower(arm.name), rate_factor=SLOWER, description=f"{arm.description}, at a third of its rates"
+    )
+
+
+KEPT = (("donor released", "donor kept"), ("donor start kept", "donor kept"))
+PRUNED = (("at once", "slow"), ("at once, late", "slow"))
+NEXT = tuple((READ.format(control), READ.format(treatment)) for control, treatment in PRUNED)
+LEARNT = tuple((READ.format(control), READ.format(treatment)) for control, treatment in FORGETS)
+ASKED = tuple(dict.fromkeys(name for pair in (*KEPT, *NEXT, *LEARNT) for name in pair))
+
+
+def _contrasts() -> list[tuple[str, str, str, bool]]:
+    asked = [
+        (*KEPT[0], "is the constraint worth keeping?", True),
+        (*KEPT[1], "more than a start?", True),
+        *((*pair, "does it pay to prune slowly?", True) for pair in PRUNED),
+        *((*pair, "and on what comes next?", True) for pair in NEXT),
+        *((*pair, "which learns the second text better?", False) for pair in LEARNT),
+        ("random", "donor", "does the donor's genome end better?", False),
+        ("dense", "donor", "better than every weight free?", False),
+        ("random released", "random kept", "is a random constraint worth keeping?", False),
+        ("random start kept", "random kept", "is a random one more than a start?", False),
+        ("random start kept", "donor start kept", "is the donor's a better start?", False),
+        ("dense kept", "donor start kept", "better than a fresh start?", False),
+        ("quick", "slow", "is half the time enough?", False),
+        ("never more", "slow", "is it worth having had more?", False),
+    ]
+    pairs = (*KEPT, *NEXT, *LEARNT)
+    return [*asked, *((slower(c), slower(t), "the same at a third of the rates", False) for c, t in pairs)]
 
 
 def findings(assessment: Assessment, store: Store) -> dict[str, dict[str, str]]:
@@ -168,41 +196,71 @@ def findings(assessment: Assessment, store: Store) -> dict[str, dict[str, str]]:
 
 
 def forgetting(assessment: Assessment, name: str) -> Float[np.ndarray, " replicates"] | None:
-    """Nats a token that an arm loses on the first text, by replicate; None until all replicates are there."""
-    series = assessment.arms["frozen", READ.format(name)].further.get("earlier", {})
+    """Nats a token that a second phase loses on the first text, by replicate; None until all replicates are there."""
+    series = assessment.arms["frozen", name].further.get("earlier", {})
     if not series or {len(values) for values in series.values()} != {assessment.experiment.replicates}:
         return None
     lost: Float[np.ndarray, " replicates"] = np.array(series[max(series)]) - np.array(series[0])
     return lost
 
 
+def _forgotten(
+    assessment: Assessment, control: str, treatment: str, at: str
+) -> Float[np.ndarray, " replicates"] | None:
+    """What a control forgets more than the treatment, by replicate; ``at``: a pattern of the rates they go on at."""
+    more, less = (forgetting(assessment, at.format(READ.format(name))) for name in (control, treatment))
+    return None if more is None or less is None else more - less
+
+
 def _forgets_less(assessment: Assessment) -> Answer:
     told, verdicts = [], {}
     for control, treatment in FORGETS:
-        lost = [forgetting(assessment, name) for name in (control, treatment)]
-        learning = find_contrast(assessment, f"{READ.format(control)} − {READ.format(treatment)} (frozen)")
-        if lost[0] is None or lost[1] is None or learning is None:
+        lost, slow = (_forgotten(assessment, control, treatment, at) for at in ("{}", slower("{}")))
+        first, learning = (
+            find_contrast(assessment, f"{pattern.format(control)} − {pattern.format(treatment)} (frozen)")
+            for pattern in ("{}", READ)
+        )
+        if lost is None or slow is None or not first or not learning or not learning.interval:
             return NOT_FINISHED
-        interval = paired_interval(lost[0] - lost[1], simultaneous_level(len(FORGETS)))
-        verdicts[control] = judge_derived(assessment, interval, [learning], second_best_gap=1.0)
+        interval = paired_interval(lost, simultaneous_level(len(FORGETS)))
+        verdict = judge_derived(assessment, interval, [first, learning], second_best_gap=float(slow.mean()))
+        low = learning.interval.low
+        if (verdict.word == "supported" and low <= -DELTA) or (verdict.word == "refuted" and low > DELTA):
+            verdict = Verdict("undecided", "mixed")
+        verdicts[control] = verdict
         told.append(f"forgetting {control} − {treatment} {_shown(interval)}, loss on B {_shown(learning.interval)}")
     return _both("; ".join(told) + " nats", verdicts, "forgets less than {}", "forgets no less than {}")
 
 
-def _shown(interval: Interval | None) -> str:
-    return "not measured" if interval is None else f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+def _shown(interval: Interval) -> str:
+    return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+
+
+def _at_both_rates(assessment: Assessment, pair: tuple[str, str]) -> Answer:
+    """A contrast's answer; supported only with the same sign at a third of the rates, where that was run."""
+    answer = answer_of(assessment, f"{pair[0]} − {pair[1]} (frozen)")
+    slow = find_contrast(assessment, f"{slower(pair[0])} − {slower(pair[1])} (frozen)")
+    if answer.verdict.word == "supported" and slow and (slow.interval is None or slow.interval.mean <= 0):
+        why = "the sign isn't the same at a third of the rates"
+        return replace(answer, verdict=Verdict("undecided", "sign at a third of the rates"), why=why)
+    return answer
 
 
 def _blueprint(assessment: Assessment) -> Answer:
-    answers = {
-        what: answer_of(assessment, f"{control} − donor kept (frozen)")
-        for what, control in (("released", "donor released"), ("used as a start alone", "donor start kept"))
-    }
-    if any(answer.verdict.word == "not run" for answer in answers.values()):
-        return NOT_FINISHED
-    told = "; ".join(answer.measured for answer in answers.values())
+    names = dict(zip(("released", "used as a start alone"), KEPT, strict=True))
+    answers = {what: _at_both_rates(assessment, pair) for what, pair in names.items()}
+    told = [answer.measured for answer in answers.values()]
     verdicts = {what: answer.verdict for what, answer in answers.items()}
-    return _both(told, verdicts, "better kept than {}", "{} is as good as kept")
+    for what, (control, treatment) in names.items():
+        name = f"{control} − {treatment} (frozen)"
+        own, random = (find_contrast(assessment, n) for n in (name, name.replace("donor", "random")))
+        if not own or not random or len(own.differences) != len(random.differences) or not own.differences:
+            return NOT_FINISHED
+        beyond = paired_interval(np.subtract(own.differences, random.differences), simultaneous_level(len(KEPT)))
+        told.append(f"{what}, beyond the random genome's {_shown(beyond)}")
+        if verdicts[what].word == "supported" and beyond.low <= DELTA:
+            verdicts[what] = Verdict("undecided", "mixed")
+    return _both("; ".join(told), verdicts, "better kept than {}", "{} is as good as kept")
 
 
 def _both(told: str, verdicts: Mapping[str, Verdict], yes: str, no: str) -> Answer:
@@ -215,20 +273,20 @@ def _both(told: str, verdicts: Mapping[str, Verdict], yes: str, no: str) -> Answ
 
 
 def _slowly(assessment: Assessment) -> Answer:
-    now, next_ = (
-        answer_of(assessment, f"{control} − {treatment} (frozen)")
-        for control, treatment in (("at once", "slow"), ("at once on B", "slow on B"))
-    )
-    told = "; ".join(answer.measured for answer in (now, next_) if answer.measured)
-    words = {now.verdict.word, next_.verdict.word}
-    if "not run" in words:
+    places = {"at the end of the first phase": PRUNED, "on the second text": NEXT}
+    found = {where: [_at_both_rates(assessment, pair) for pair in pairs] for where, pairs in places.items()}
+    answers = [answer for place in found.values() for answer in place]
+    told = "; ".join(answer.measured for answer in answers if answer.measured)
+    if any(answer.verdict.word == "not run" for answer in answers):
         return NOT_FINISHED
-    if "supported" in words:
-        where = "at the end of the first phase" if now.verdict.word == "supported" else "on the second text"
-        return Answer(told, Verdict("supported"), f"pruning slowly is better {where}")
-    if words == {"refuted"}:
-        return Answer(told, Verdict("refuted"), "pruning at once is as good, now and on the second text")
-    unsure = now if now.verdict.word == "undecided" else next_
+    words = {where: [answer.verdict.word for answer in place] for where, place in found.items()}
+    if better := [where for where, place in words.items() if set(place) == {"supported"}]:
+        return Answer(told, Verdict("supported"), f"pruning slowly is better {' and '.join(better)}")
+    if all("refuted" in place for place in words.values()):
+        return Answer(told, Verdict("refuted"), "one round is as good, now and on the second text")
+    unsure = next((answer for answer in answers if answer.verdict.word == "undecided"), None)
+    if unsure is None:
+        return Answer(told, Verdict("undecided", "mixed"), "early or late, one round is as good in one place")
     return Answer(told, unsure.verdict, unsure.why)
 
 
@@ -241,15 +299,15 @@ def figures(name: str, assessment: Assessment, store: Store) -> tuple[Drawing, .
 
 
 def tables(assessment: Assessment, store: Store) -> tuple[Table, ...]:
-    """The same as numbers."""
-    return (retention_table(retention(assessment)),)
+    """The same as numbers; what every tempo keeps, and for how long."""
+    return retention_table(retention(assessment)), tempo_table(assessment, TEMPI)
 
 
 def retention(assessment: Assessment) -> dict[str, tuple[Interval, Interval]]:
     """Arm -> forgetting of the first text and loss on the second; those that are finished."""
     found = {}
     for name in ELSEWHERE:
-        lost, arm = forgetting(assessment, name), assessment.arms["frozen", READ.format(name)]
+        lost, arm = forgetting(assessment, READ.format(name)), assessment.arms["frozen", READ.format(name)]
         if lost is not None and arm.interval is not None:
             found[name] = (paired_interval(lost), arm.interval)
     return found

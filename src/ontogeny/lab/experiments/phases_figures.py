@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 from functools import partial
+from itertools import pairwise
+from typing import Any
 
 from ontogeny.lab.experiment import Experiment
+from ontogeny.lab.judge import Assessment
 from ontogeny.lab.report.figures import Drawing, Figure, arm_style, canvas, setting_line, styled
 from ontogeny.lab.report.tables import Table, show
 from ontogeny.lab.statistics import Interval
+from ontogeny.training.develop import DevelopConfig, schedule
 
 Retention = Mapping[str, tuple[Interval, Interval]]  # arm -> forgetting, loss on the second text; nats a token
 
@@ -51,3 +55,21 @@ def retention_table(found: Retention) -> Table:
     columns |= {"test loss on the second, nats a token [95 %]": "±.3f"}
     rows = tuple((arm, lost, loss) for arm, (lost, loss) in found.items())
     return Table("retention", "A second phase on another text", columns, rows)
+
+
+def tempo_table(assessment: Assessment, tempi: Mapping[str, tuple[Mapping[str, Any], str]]) -> Table:
+    """One row a way of pruning: how much lives on average, and the loss at the end of the first phase."""
+    columns = {"arm": "", "how": "", "directions alive, mean over steps": ".0%"}
+    columns |= {"test loss after the first phase, nats a token [95 %]": "±.3f"}
+    steps = assessment.experiment.setting.steps
+    rows = tuple(
+        (name, what, mean_alive(schedule(steps, **options), steps), assessment.arms["frozen", name].interval)
+        for name, (options, what) in tempi.items()
+    )
+    return Table("tempi", "Ways of pruning to the same share of directions", columns, rows)
+
+
+def mean_alive(plan: DevelopConfig, steps: int) -> float:
+    """The share of directions that live, averaged over a run's steps."""
+    edges = [0, *plan.rounds_at, steps]
+    return sum((after - before) * plan.share(done) for done, (before, after) in enumerate(pairwise(edges))) / steps

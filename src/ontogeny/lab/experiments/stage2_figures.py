@@ -114,6 +114,8 @@ def tokens_to(arm: ArmSummary, other: ArmSummary | None, a_step: int) -> float |
     if other is None or other.interval is None:
         return None
     target = other.interval.mean
+    if not arm.curve or arm.curve[0][1] <= target:
+        return 0.0 if arm.curve else None
     for (before, high, *_), (after, low, *_) in pairwise(arm.curve):
         if low <= target:
             return a_step * (before + (after - before) * (high - target) / (high - low))
