@@ -7,7 +7,7 @@ from typing import Any
 
 from ontogeny.lab.experiment import Experiment
 from ontogeny.lab.judge import Assessment
-from ontogeny.lab.report.figures import Drawing, Figure, arm_style, canvas, setting_line, styled
+from ontogeny.lab.report.figures import ARMS, OTHER_ARMS, Drawing, Figure, canvas, setting_line, styled
 from ontogeny.lab.report.tables import Table, show
 from ontogeny.lab.statistics import Interval
 from ontogeny.training.develop import DevelopConfig, schedule
@@ -37,15 +37,16 @@ def retention_drawings(name: str, found: Retention, experiment: Experiment) -> t
 @styled
 def retention_figure(found: Retention, experiment: Experiment) -> Figure:
     """A cross for every arm."""
-    figure, grid = canvas("Learning and forgetting", setting_line(experiment, "embeddings frozen"), 3.4)
+    figure, grid = canvas("Learning and forgetting", setting_line(experiment, "embeddings frozen"), 4.0)
     axes = grid[0, 0]
+    others = iter(OTHER_ARMS)
     for arm, (lost, loss) in found.items():
-        colour, marker = arm_style(arm, experiment)
+        colour, marker = ARMS.get(arm) or next(others)
         axes.plot((loss.low, loss.high), (lost.mean, lost.mean), color=colour, linewidth=1)
         axes.plot((loss.mean, loss.mean), (lost.low, lost.high), color=colour, linewidth=1)
         axes.plot(loss.mean, lost.mean, color=colour, marker=marker, ms=6, linestyle="none", label=arm)
     axes.set(xlabel="test loss on the second text (nats a token)", ylabel="forgotten of the first (nats a token)")
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=5, frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
