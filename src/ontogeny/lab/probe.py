@@ -12,8 +12,8 @@ from ontogeny.training.batches import evaluation_windows
 from ontogeny.training.text import Split, Tokens
 
 FITTED = 16_384  # tokens of the train split that the readout is fitted on
-SCORED = 8_192  # tokens of tune, and of the scored split
-PENALTIES = tuple(10.0**power for power in range(-6, 4))  # ridge, as shares of the states' variance
+SCORED = 4_096  # tokens of tune, and of the scored split
+PENALTIES = tuple(10.0**power for power in range(-5, 2))  # ridge, as shares of the states' variance
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Readout:
 
     def error(self, states: Float[Tensor, "tokens d"], targets: Int[Tensor, " tokens"]) -> float:
         """The share of targets that it doesn't score highest."""
-        scores = self.prior + (states - self.mean) @ self.weights
+        scores = torch.addmm(self.prior.float(), (states - self.mean).float(), self.weights.float())
         return float((scores.argmax(-1) != targets).double().mean())
 
 
