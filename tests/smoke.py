@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -59,13 +60,21 @@ def smoke_store(factory: pytest.TempPathFactory) -> Store:
     """The session's store; its text is ``text.jsonl`` beside it. Read it, change nothing in it."""
     from ontogeny.terminal.lab import run_experiment
 
+    def run(store: Path) -> None:
+        text = write_text(store.parent / "text.jsonl")
+        run_experiment("convergence", "smoke", store, SETTINGS, text=[str(text)], engine="local")
+
+    return once(factory, "smoke", run)
+
+
+def once(factory: pytest.TempPathFactory, name: str, run: Callable[[Path], None]) -> Store:
+    """A store that ``run`` fills once a session, whatever the number of test processes."""
     folder = session_folder(factory)
-    with FileLock(folder / "smoke.lock"):
-        if not (folder / "smoke.done").exists():
-            text = write_text(folder / "text.jsonl")
-            run_experiment("convergence", "smoke", folder / "smoke", SETTINGS, text=[str(text)], engine="local")
-            (folder / "smoke.done").touch()
-    return open_store(folder / "smoke")
+    with FileLock(folder / f"{name}.lock"):
+        if not (folder / f"{name}.done").exists():
+            run(folder / name)
+            (folder / f"{name}.done").touch()
+    return open_store(folder / name)
 
 
 def declared(store: Store) -> Experiment:

@@ -63,7 +63,8 @@ def test_a_genome_that_is_not_small_answers_nothing(tmp_path: Path) -> None:
     found = economy.findings(assess(experiment, store), store)
     assert found["G17"]["verdict"].startswith("undecided")
     assert "is not small" in found["G17"]["why"]
-    assert found["G16"]["verdict"].startswith("refuted"), "three quarters of the directions cost more than half"
+    assert found["G16"]["verdict"].startswith("undecided")
+    assert "is not cheap" in found["G16"]["why"], "three quarters of the directions cost more than half"
 
 
 def test_what_is_drawn_and_listed(tmp_path: Path) -> None:

@@ -243,7 +243,9 @@ def test_two_corpora_or_the_embedded_ones(tmp_path: Path) -> None:
 
 
 LONG = ["steps=12", "evaluate_at=12"]
-FURTHER = {"crossmodal": ["test_images=20"], "development": LONG}
+ALONE = ["replicates=1"]
+FURTHER = {"crossmodal": [*ALONE, "test_images=20"], "development": LONG}
+FURTHER |= dict.fromkeys(("sparsity", "extraction", "rank", "profile", "newborn"), ALONE)
 REAL = ("sparsity", "extraction", "rank", "crossmodal", "profile", "data", "development", "newborn")
 
 
@@ -257,6 +259,7 @@ def test_a_real_run(
     texts = [str(smoke.write_text(tmp_path / f"{part}.jsonl", seed=part)) for part in range(2 if name == "data" else 1)]
     settings = [*smoke.SETTINGS, *FURTHER.get(name, [])]
     smoke.one_rate(monkeypatch)
+    monkeypatch.setattr("ontogeny.lab.probe.FITTED", 512)
     for _ in range(2):
         run_experiment(name, "smoke", tmp_path / "store", settings, text=texts, engine="local")
         told = capsys.readouterr().out

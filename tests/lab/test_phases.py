@@ -89,13 +89,16 @@ def test_what_is_forgotten(lost: dict[str, float], word: str, tmp_path: Path) ->
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Every arm trained and gone on, at the least scale, on two made-up texts."""
-    folder = tmp_path_factory.mktemp("phases")
-    texts = [str(smoke.write_text(folder / f"{seed}.jsonl", seed=seed)) for seed in (0, 1)]
-    settings = [*smoke.SETTINGS, "steps=36", "evaluate_at=36", "replicates=1"]
-    with pytest.MonkeyPatch.context() as patch:
-        smoke.one_rate(patch)
-        run_experiment("phases", "smoke", folder / "store", settings, text=texts, engine="local")
-    return open_store(folder / "store")
+
+    def run(root: Path) -> None:
+        root.mkdir()
+        texts = [str(smoke.write_text(root / f"{seed}.jsonl", seed=seed)) for seed in (0, 1)]
+        settings = [*smoke.SETTINGS, "steps=36", "evaluate_at=36", "replicates=1"]
+        with pytest.MonkeyPatch.context() as patch:
+            smoke.one_rate(patch)
+            run_experiment("phases", "smoke", root, settings, text=texts, engine="local")
+
+    return smoke.once(tmp_path_factory, "phases", run)
 
 
 def run_named(store: Store, name: str) -> tuple[Run, Lab]:

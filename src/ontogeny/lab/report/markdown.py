@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ontogeny.errors import InputError
 from ontogeny.lab.claims import ledger_rows
-from ontogeny.lab.report.figures import unit_of
+from ontogeny.lab.report.figures import Drawing, unit_of
 from ontogeny.lab.report.sections import UNANSWERED, Section
 from ontogeny.lab.report.tables import in_words, ordered_contrasts, show, true_minus
 
@@ -22,7 +22,7 @@ END = "<!-- ontogeny end -->"
 BLOCK = re.compile(rf"(<!-- ontogeny: ([^>]*) -->\n)(.*?)({END})", re.DOTALL)
 Sections = Sequence[Section]
 Findings = Mapping[str, Mapping[str, str]]  # claim id -> finding
-Files = dict[str, bytes]  # file name -> content
+Figures = dict[str, Drawing]  # file name -> what it shows, drawn when asked for
 
 # What would decide a verdict that a reason leaves open; "straddles" says how many replicates by itself.
 REMEDIES = {
@@ -41,12 +41,12 @@ REMEDIES = {
 }
 
 
-def fill(text: str, sections: Sections, findings: Findings, folder: str) -> tuple[str, Files]:
+def fill(text: str, sections: Sections, findings: Findings, folder: str) -> tuple[str, Figures]:
     """The page with every block filled anew, and the figures it shows, to be written into ``folder``.
 
     ``sections``: every declaration of the store. Raises InputError for a block that nothing fills.
     """
-    files: Files = {}
+    figures: Figures = {}
 
     def filled(match: re.Match[str]) -> str:
         head, what, _, end = match.groups()
@@ -57,13 +57,13 @@ def fill(text: str, sections: Sections, findings: Findings, folder: str) -> tupl
             chosen = [section for section in _widest(sections) if section.experiment.name == arguments[0]]
             if not chosen:
                 raise InputError(f"block {what!r}: expected {arguments[0]} in the store, found none: run it first")
-            body = EXPERIMENT_BLOCKS[kind](chosen, arguments[1:], folder, files)
+            body = EXPERIMENT_BLOCKS[kind](chosen, arguments[1:], folder, figures)
         else:
             known = [*LEDGER_BLOCKS, *(f"{name} EXPERIMENT" for name in EXPERIMENT_BLOCKS)]
             raise InputError(f"block {what!r}: expected one of {', '.join(known)}")
         return f"{head}{body.strip()}\n{end}"
 
-    return BLOCK.sub(filled, text), files
+    return BLOCK.sub(filled, text), figures
 
 
 def outline(sections: Sections) -> str:
@@ -134,7 +134,7 @@ def _count(findings: Findings) -> str:
     )
 
 
-def _findings(sections: Sections, _arguments: Sequence[str], _folder: str, _files: Files) -> str:
+def _findings(sections: Sections, _arguments: Sequence[str], _folder: str, _figures: Figures) -> str:
     parts = []
     for section in sections:
         done = section.assessment
@@ -163,7 +163,7 @@ def _remedies(why: str) -> list[str]:
     return [cure for code, cure in REMEDIES.items() for part in parts if part == code or part.startswith(f"{code} ")]
 
 
-def _gaps(sections: Sections, _arguments: Sequence[str], _folder: str, _files: Files) -> str:
+def _gaps(sections: Sections, _arguments: Sequence[str], _folder: str, _figures: Figures) -> str:
     names: dict[str, None] = {}
     columns = []
     for section in sections:
@@ -182,19 +182,19 @@ def _gaps(sections: Sections, _arguments: Sequence[str], _folder: str, _files: F
     return _table(heads, [(name, *(column.get(name, "–") for column in columns)) for name in names])
 
 
-def _figure(sections: Sections, arguments: Sequence[str], folder: str, files: Files) -> str:
+def _figure(sections: Sections, arguments: Sequence[str], folder: str, figures: Figures) -> str:
     ending = " ".join(arguments)
     for section in sections:
         for drawing in section.drawings:
             if drawing.name.endswith(ending):
-                files[f"{drawing.name}.png"] = drawing.png
+                figures[f"{drawing.name}.png"] = drawing
                 return f"![{drawing.alt}]({folder}/{drawing.name}.png)\n\n*{drawing.caption}*"
     names = ", ".join(drawing.name for section in sections for drawing in section.drawings)
     raise InputError(f"block 'figure … {ending}': no figure's name ends so; there are {names or 'none yet'}")
 
 
 LEDGER_BLOCKS = {"verdicts": _verdicts, "summary": _summary}
-EXPERIMENT_BLOCKS: dict[str, Callable[[Sections, Sequence[str], str, Files], str]] = {
+EXPERIMENT_BLOCKS: dict[str, Callable[[Sections, Sequence[str], str, Figures], str]] = {
     "findings": _findings,
     "gaps": _gaps,
     "figure": _figure,

@@ -47,7 +47,7 @@ def _markdown(store: Store, groups: Groups, out: Path, folder: Path) -> dict[Pat
         page, figures = markdown.fill(text, sections, store_findings(store), folder.name)
     except InputError as error:
         raise InputError(f"{out}: {error}") from None
-    return {out: page.encode()} | {folder / name: content for name, content in figures.items()}
+    return {out: page.encode()} | {folder / name: drawing.png for name, drawing in figures.items()}
 
 
 def _html(store: Store, groups: Groups, out: Path, folder: Path) -> dict[Path, bytes]:
