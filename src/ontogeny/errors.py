@@ -1,5 +1,7 @@
 """Errors a person can act on: each says what was expected, what was found and where, and what to do."""
 
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """A mistake in what was given. The command line prints it as one line and exits with status 2."""
@@ -15,3 +17,10 @@ class GenomeError(InputError):
 
 class Interrupted(Exception):  # noqa: N818  (not an error: the work is saved and a rerun goes on)
     """SIGINT or SIGTERM arrived; the current step was finished and saved."""
+
+
+def choose(given: str, known: Iterable[str], option: str) -> str:
+    """``given`` if it is one of ``known``; InputError otherwise."""
+    if given not in known:
+        raise InputError(f"{option} {given!r}: expected {', '.join(known)}")
+    return given

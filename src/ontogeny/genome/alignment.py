@@ -5,7 +5,6 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -66,6 +65,8 @@ def _centre(first: Stack, second: Stack) -> tuple[Tensor, Tensor, float]:
 
 
 def _nearest_permutation(matrix: Tensor) -> Tensor:
+    from scipy.optimize import linear_sum_assignment
+
     rows, columns = linear_sum_assignment(matrix.numpy(), maximize=True)
     permutation = torch.zeros_like(matrix)
     permutation[rows, columns] = 1

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Float
-from scipy.stats import norm
+from scipy.special import ndtr
 from torch import Tensor
 
 from ontogeny.errors import InputError
@@ -126,7 +126,7 @@ def overlap_p_value(value: float, d: int, k1: int, k2: int, *, seed: int = 0) ->
     if null.sd == 0:
         return 1.0
     if min(k1, k2) >= SMALL_RANK:
-        return float(norm.sf((value - null.mean) / null.sd))
+        return float(ndtr((null.mean - value) / null.sd))
     draws = _null_draws(d, min(k1, k2), max(k1, k2), seed)
     return (1 + int((draws >= value).sum())) / (1 + draws.size)
 

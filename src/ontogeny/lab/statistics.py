@@ -12,7 +12,7 @@ from itertools import chain, combinations
 
 import numpy as np
 from jaxtyping import Float
-from scipy import special, stats
+from scipy import special
 
 from ontogeny.errors import InputError
 from ontogeny.streams import numpy_stream
@@ -85,6 +85,8 @@ def paired_interval(differences: Sequence[float] | PerReplicate, level: float = 
     if interval.n < BOOTSTRAP_FROM or np.ptp(values) == 0:
         return interval
     rng = numpy_stream(0, "statistics", "bootstrap")
+    from scipy import stats  # slow to import, and asked for many replicates alone
+
     bounds = stats.bootstrap((values,), np.mean, confidence_level=level, method="BCa", rng=rng).confidence_interval
     return Interval(interval.mean, interval.sd, float(bounds.low), float(bounds.high), level, interval.n)
 
@@ -292,8 +294,8 @@ def _tails(level: float) -> tuple[float, float]:
 
 
 def _williams_tukey(mean_square: float, error: float, df: int, error_df: int, streams: int, p: float) -> float:
-    excess = error * float(stats.f.ppf(p, df, error_df)) if error_df else 0.0
-    return max(0.0, df * (mean_square - excess) / (streams * float(stats.chi2.ppf(p, df))))
+    excess = error * float(special.fdtri(df, error_df, p)) if error_df else 0.0
+    return max(0.0, df * (mean_square - excess) / (streams * float(special.chdtri(df, 1 - p))))
 
 
 def variance_components(
@@ -305,7 +307,7 @@ def variance_components(
     residual variances agree (always so with one stream): convergence needs donors closer than draws are.
     """
     donors, draws = variance_component(donor_losses), variance_component(draw_losses)
-    p_closer = float(stats.f.cdf(donors.mean_square / draws.mean_square, donors.units - 1, draws.units - 1))
+    p_closer = float(special.fdtr(donors.units - 1, draws.units - 1, donors.mean_square / draws.mean_square))
     return VarianceComponents(donors, draws, p_closer)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ontogeny.errors import InputError
+from ontogeny.errors import InputError, choose
 from ontogeny.genome.checkpoint import Checkpoint, open_checkpoint
 from ontogeny.genome.compare import MaskComparison, SubspaceComparison, compare
 from ontogeny.genome.controls import CONTROLS, transform
@@ -20,13 +20,6 @@ from ontogeny.terminal.output import check_writable, console, number, print_json
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
 MASK_DENSITY = "10%"  # of the magnitude mask that inspect describes
-
-
-def choose(given: str, known: Iterable[str], option: str) -> str:
-    """``given`` if it is one of ``known``; InputError otherwise."""
-    if given not in known:
-        raise InputError(f"{option} {given!r}: expected {', '.join(known)}")
-    return given
 
 
 def extract_genome(

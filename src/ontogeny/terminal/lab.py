@@ -12,12 +12,11 @@ from typing import Any
 from rich.console import Console
 
 from ontogeny.canonical import canonical_json
-from ontogeny.errors import InputError
+from ontogeny.errors import InputError, choose
 from ontogeny.files import replacing, write_json
 from ontogeny.lab.experiment import Experiment, Rates, from_json
 from ontogeny.lab.scales import Scale
 from ontogeny.lab.store import Store, claimed, open_store
-from ontogeny.terminal.genome import choose
 from ontogeny.terminal.output import check_writable, console, count, duration, number, print_json, signed, table
 
 
