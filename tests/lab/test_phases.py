@@ -51,18 +51,14 @@ def forget(store: Store, experiment: Experiment, lost: dict[str, float]) -> Asse
             noise = 0.002 * float(numpy_stream(run.replicate, "forgets", name).standard_normal())
             after = 3.2 + lost.get(name.partition(" on B")[0], 0.1) + noise
             write_json(path, read_json(path) | {"further": {"earlier": [[0, 3.2], [400, after]]}})
-    return assess(experiment, assessment_store(assessment, store))
+    assert not assessment.arms["frozen", "donor"].further, "nothing else is measured in the first phase"
+    return assess(experiment, store)
 
 
 def test_the_share_that_lives_on_average() -> None:
     plan = schedule(300, keep=0.5, rounds=1, first=1 / 3)
     assert mean_alive(plan, 300) == pytest.approx((100 * 1.0 + 200 * 0.5) / 300)
     assert mean_alive(schedule(300, keep=0.4, start=0.4, rounds=0), 300) == pytest.approx(0.4)
-
-
-def assessment_store(assessment: Assessment, store: Store) -> Store:
-    assert not assessment.arms["frozen", "donor"].further, "nothing else is measured in the first phase"
-    return store
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """What a linear readout of a network's last hidden states knows of the next token, whatever the network itself says."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -23,15 +24,15 @@ class Probe:
     tokens: Tokens
     length: int
     split: Split
-    windows: dict[str, Int[Tensor, "windows length_plus_1"]] = field(init=False)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def windows(self) -> dict[str, Int[Tensor, "windows length_plus_1"]]:
+        """Split -> windows to fit or to score on."""
         counts = {"train": FITTED, "tune": SCORED, self.split: SCORED}
-        cut = {
+        return {
             part: evaluation_windows(getattr(self.tokens, part), self.length, max(1, count // self.length))
             for part, count in counts.items()
         }
-        object.__setattr__(self, "windows", cut)
 
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> dict[str, float]:
