@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -190,13 +191,50 @@ def test_run_tells_before_it_runs(tmp_path: Path) -> None:
     answer = command("run", "convergence", "--scale", "smoke", "--dry-run", "--workers", 2, "--store", tmp_path / "s")
     assert answer.status == 0
     assert "on 2 workers" in answer.out
-    for word in ("donor", "fresh random", "frozen dense, tuning", "total", "MB"):
+    for word in ("donor", "fresh random", "frozen dense, tuning", "genome files", "2 of the largest", "total", "MB"):
         assert word in answer.out
     assert not (tmp_path / "s").exists()
     shown = command("run", "convergence", "--scale", "smoke", "--describe", "--set", "steps=7", "--replicates", 3)
     assert "steps" in shown.out
     assert "7" in shown.out
     assert "convergence" in command("run", "--list").out
+
+
+NOT_EXACT = "Not an exact reproduction: what is not stated is our choice."
+
+
+@pytest.mark.parametrize(
+    ("name", "donors"),
+    [
+        ("extraction", ("SmolLM2-135M", "Qwen2.5-0.5B", "Qwen2.5-1.5B", "SmolLM2-1.7B")),
+        ("convergence", ("seed1", "seed4")),
+    ],
+)
+def test_paper_scale_says_what_is_not_stated(name: str, donors: tuple[str, ...]) -> None:
+    told = command("run", name, "--scale", "paper", "--describe").out
+    assert NOT_EXACT in told
+    for donor in donors:
+        assert f"{donor}, revision main" in told, "of every family"
+    for row in ("batch", "length", "optimiser", "mask scope", "embeddings", "seeds"):
+        assert re.search(rf"│ {row} .*not stated: our choice", told)
+    assert re.search(r"│ steps .*│ +│", told), "stated"
+    assert NOT_EXACT not in command("run", name, "--scale", "laptop", "--describe").out
+
+
+def test_paper_scale_says_what_is_stated() -> None:
+    told = command("run", "crossmodal", "--scale", "paper", "--describe").out
+    assert "E3: 42, 123, 7 (three)" in told
+    assert "Qwen/Qwen2.5-1.5B" in told
+    for row in ("rank", "steps"):
+        assert re.search(rf"│ {row} .*not stated", command("run", "profile", "--scale", "paper", "--describe").out)
+
+
+def test_dry_run_at_paper_scale() -> None:
+    answer = command("run", "reachability", "--scale", "paper", "--dry-run")
+    assert answer.status == 0
+    assert NOT_EXACT in answer.out
+    assert "EleutherAI/pythia-14m, revision step143000" in answer.out
+    assert "downloaded donors" in answer.out
 
 
 def test_dry_run_of_the_full_table(llama: Path) -> None:

@@ -152,7 +152,7 @@ def run(
     ] = None,
     scale: Annotated[str, typer.Option(help="smoke, demo, laptop, workstation or paper")] = "laptop",
     store: Store = Path("ontogeny-store"),
-    donor: Annotated[list[str] | None, typer.Option(help="your own checkpoint as donor (repeatable)")] = None,
+    donor: Annotated[list[str] | None, typer.Option(help="checkpoint, or owner/name@revision (repeatable)")] = None,
     text: Annotated[list[str] | None, typer.Option(help="your own text (repeatable)")] = None,
     replicates: Annotated[int | None, typer.Option(min=1, help="replicates; fewer than 5 decide nothing")] = None,
     engine: Annotated[str, typer.Option(help="local or processes")] = "processes",
@@ -174,7 +174,7 @@ def run(
     elif experiment is None:
         raise InputError("run: expected the name of an experiment; ontogeny run --list shows them")
     elif describe:
-        show.describe_scale(experiment, scale, settings)
+        show.describe_scale(experiment, scale, settings, donor or [], table)
     elif dry_run:
         show.dry_run(experiment, scale, settings, donors=donor or [], table=table, workers=workers, text=text or [])
     else:
@@ -235,6 +235,9 @@ def grow(
     steps: Annotated[int, typer.Option(min=12, help="training steps")] = 1000,
     rank: Annotated[str, typer.Option(help="directions that a checkpoint's genome takes  [50%]")] = "",
     keep: Annotated[float, typer.Option(help="share of them that lives in the end")] = 0.5,
+    overproduce: Annotated[
+        int, typer.Option(min=0, help="steps of a network of the donor's size first, whose survivors are grown")
+    ] = 0,
     rates: Annotated[str | None, typer.Option(help="peak learning rates BODY,REST")] = None,
     length: Annotated[int, typer.Option(min=8, help="tokens a sequence")] = 128,
     batch: Annotated[int, typer.Option(min=1, help="sequences a step")] = 16,
@@ -246,7 +249,7 @@ def grow(
 
     budgets = {"params": params, "flops": flops}
     options = {"steps": steps, "rank": rank, "keep": keep, "length": length, "batch": batch, "seed": seed}
-    options["revision"] = revision
+    options |= {"revision": revision, "overproduce": overproduce}
     grow_model(donor, out, budgets, config, rates, text=tuple(text), **options)
 
 

@@ -262,6 +262,34 @@ def test_hub_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "\n" not in str(error.value)
 
 
+def test_a_hub_id_with_its_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Downloaded as --revision would have it; a path with an @ in it is a path."""
+    asked = []
+
+    def download(name: str, revision: str | None, **options: Any) -> str:
+        asked.append((name, revision))
+        return str(tmp_path / "snapshots" / "0a1b")
+
+    tiny_checkpoint("llama", tmp_path / "snapshots" / "0a1b")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    for source, revision in (("an/owner@refs/pr/1", None), ("an/owner", "refs/pr/1"), ("an/owner", None)):
+        found = open_checkpoint(source, revision=revision)
+        assert (found.name, found.revision) == ("an/owner", "0a1b"), "the id, and the commit that it is"
+    assert asked == [("an/owner", "refs/pr/1")] * 2 + [("an/owner", None)]
+    with pytest.warns(UserWarning, match="pythia-70m at step2 is known to be bad"):
+        open_checkpoint("EleutherAI/pythia-70m@step2")
+    with pytest.raises(CheckpointError, match=r"an/owner@a: expected one revision, found b too"):
+        open_checkpoint("an/owner@a", revision="b")
+    local = tiny_checkpoint("llama", tmp_path / "an" / "owner@a")
+    assert open_checkpoint("an/owner@a", revision="b").directory == Path("an/owner@a")
+    assert open_checkpoint(local).name == str(local)
+    assert len(asked) == 4
+    for source in ("./an/owner@b", "a/longer/path@b"):
+        with pytest.raises(CheckpointError, match=f"^{source}: no such directory"):
+            open_checkpoint(source)
+
+
 def test_missing_tensor_is_named(llama: Path) -> None:
     state = load_file(llama / WEIGHTS)
     del state["model.layers.1.mlp.gate_proj.weight"]

@@ -1,6 +1,7 @@
 """grow: a standard model of every language architecture, refusals before training, going on where it was cut off."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,16 +12,19 @@ import pytest
 import smoke
 import torch
 from command_line import command, refused
+from constrained import assert_round_off
 from tiny import TINY, VOCABULARY, tiny_checkpoint
 from torch import Tensor
 
-from ontogeny.errors import InputError
+from ontogeny.errors import InputError, Interrupted
 from ontogeny.genome.checkpoint import open_checkpoint
 from ontogeny.genome.extract import Recipe, extract
 from ontogeny.genome.genome import save
 from ontogeny.lab import growing
+from ontogeny.lab.experiment import Rates
 from ontogeny.lab.growing import Growth, grow
-from ontogeny.model.grow import parameters
+from ontogeny.model.grow import grown_model, parameters, subspaces
+from ontogeny.model.prune import compact, prunable
 
 LANGUAGE = [name for name in TINY if name != "vit"]
 SHORT: dict[str, Any] = {"steps": 12, "length": 16, "batch": 2}
@@ -49,21 +53,21 @@ def logits(folder: Path) -> Tensor:
 
 @pytest.mark.parametrize("name", LANGUAGE)
 def test_every_language_architecture(name: str, text: Path, tmp_path: Path) -> None:
-    """Within its budget, equal to the developed model in memory, and able to generate."""
+    """Within its budget, equal to the constrained model that developed, and able to generate."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     kept: dict[str, Any] = {}
 
-    def written(model: Any, *rest: Any) -> None:
+    def developed(model: Any) -> Any:
+        assert any(layer.dead is not None and layer.dead.any() for layer in prunable(model).values())
         with torch.no_grad():
             kept["logits"] = model.eval()(IDS).logits
-        write(model, *rest)
+        return compact(model)
 
-    write = growing._write
     directory, out = donor(name, tmp_path), tmp_path / "grown"
-    with patch.object(growing, "_write", written):
+    with patch.object(growing, "compact", developed):
         numbers = grow(Growth(str(directory), ("params", 0.6), (str(text),), **SHORT), out)
-    torch.testing.assert_close(logits(out), kept["logits"], atol=1e-6, rtol=0)
+    assert_round_off(logits(out), kept["logits"])
     model = AutoModelForCausalLM.from_pretrained(out)
     assert sum(p.numel() for p in model.parameters()) == numbers["parameters"]
     assert numbers["parameters"] <= 0.6 * numbers["donor_parameters"]
@@ -119,6 +123,8 @@ def test_from_a_genome_file_and_to_a_larger_size(text: Path, tmp_path: Path) -> 
     numbers = grow(Growth(str(file), tmp_path / "larger.json", (str(text),), **SHORT), tmp_path / "grown")
     assert numbers["parameters"] > parameters(config)
     assert numbers["shape"]["width"] == 64
+    assert 0 < numbers["drawn"] < numbers["directions"]
+    assert f"{numbers['drawn']:,} are random" in (tmp_path / "grown" / "README.md").read_text()
 
 
 def test_the_genome_of_a_hub_id_finds_its_tokenizer(
@@ -158,11 +164,73 @@ def test_cut_off_it_goes_on_with_the_same_numbers(text: Path, tmp_path: Path) ->
     assert torch.equal(logits(out), logits(tmp_path / "whole"))
 
 
+def test_overproduction_grows_what_survives(text: Path, tmp_path: Path) -> None:
+    directory, out = donor("llama", tmp_path), tmp_path / "grown"
+    with patch.object(growing, "grown_model", wraps=grown_model) as grown:
+        answer = command(
+            "grow", directory, "--params", "60%", "--text", text, "--out", out, *QUICK, "--overproduce", 14
+        )
+    assert (answer.status, answer.error) == (0, "")
+    assert "overproduction, step 14: test loss" in answer.out
+    whole = subspaces(extract(open_checkpoint(directory), Recipe(rank="50%", basis="singular")))
+    genome = subspaces(grown.call_args.args[0])
+    ranks = {name: gene.rank for name, gene in genome.items()}
+    for role in {name.split(".", 2)[2] for name in ranks}:
+        names = [f"layers.{i}.{role}" for i in (0, 1)]
+        assert sum(ranks[name] for name in names) == round(0.5 * sum(whole[name].rank for name in names))
+    assert min(ranks.values()) >= 1
+    assert len({ranks[f"layers.{i}.{role}"] for i in (0, 1) for role in ("mlp.gate", "mlp.up", "mlp.down")}) > 1
+    for name, gene in genome.items():
+        same = (gene.U.T @ whole[name].U).abs() > 1 - 1e-5
+        assert bool((same == ((gene.V.T @ whole[name].V).abs() > 1 - 1e-5)).all()), "pairs stay together"
+        assert same.sum(1).tolist() == [1] * gene.rank
+    numbers, card = json.loads((out / "growth.json").read_text()), (out / "README.md").read_text()
+    of = {name: gene.rank for name, gene in whole.items()}
+    for layer, share in numbers["overproduced"].items():
+        here = [name for name in ranks if name.startswith(f"layers.{layer}.")]
+        assert share == pytest.approx(sum(ranks[name] for name in here) / sum(of[name] for name in here))
+    assert "lived 14 steps on this text" in card
+    assert f"layer 1 {numbers['overproduced']['1']:.0%}" in card
+    assert logits(out).isfinite().all()
+
+
+def test_an_overproduction_that_was_cut_off_goes_on(text: Path, tmp_path: Path) -> None:
+    growth = Growth(str(donor("llama", tmp_path)), ("params", 0.6), (str(text),), overproduce=12, **SHORT)
+    expected = grow(growth, tmp_path / "whole")
+    out, lines = tmp_path / "cut", []
+
+    def cut(line: str) -> None:
+        lines.append(line.split(":")[0])
+        if lines[-1] in ("overproduction, step 6", "step 6"):
+            signal.raise_signal(signal.SIGINT)
+
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            grow(growth, out, cut)
+    assert grow(growth, out, cut)["curve"] == expected["curve"]
+    assert torch.equal(logits(out), logits(tmp_path / "whole"))
+    steps = [line for line in lines if "→" not in line]
+    named = [f"step {step}" for step in (1, 3, 6, 9, 12)]
+    assert steps == [f"overproduction, {step}" for step in named] + named
+
+
+@pytest.mark.parametrize("overproduce", [0, 12])
+def test_after_divergence_the_corrected_call_starts_anew(overproduce: int, text: Path, tmp_path: Path) -> None:
+    directory, out = donor("llama", tmp_path), tmp_path / "grown"
+    options = SHORT | {"overproduce": overproduce}
+    with pytest.raises(InputError, match=r"diverged after step \d+: give lower --rates"):
+        grow(Growth(str(directory), ("params", 0.6), (str(text),), rates=Rates(1e30, 1e30), **options), out)
+    assert not out.with_name("grown.growing").exists()
+    grow(Growth(str(directory), ("params", 0.6), (str(text),), **options), out)
+    assert (out / "model.safetensors").exists()
+
+
 def test_another_growth_under_way_is_not_mixed_in(text: Path, tmp_path: Path) -> None:
     directory, out = donor("llama", tmp_path), tmp_path / "grown"
     with patch.object(growing, "_develop", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
         grow(Growth(str(directory), ("params", 0.6), (str(text),), **SHORT), out)
-    told = refused("grow", directory, "--params", "50%", "--text", text, "--out", out, *QUICK)
+    with patch.object(growing, "extract", side_effect=AssertionError):
+        told = refused("grow", directory, "--params", "50%", "--text", text, "--out", out, *QUICK)
     assert "another growth is under way" in told
 
 
@@ -213,16 +281,19 @@ def test_mistakes(text: Path, tmp_path: Path) -> None:
             tmp_path / "none.json",
         ),
         "expected the donor's vocabulary of 64": (directory, "--out", out, "--config", tmp_path / "words.json"),
+        "don't fit into 5 steps": (directory, "--out", out, "--params", "60%", "--overproduce", 5),
+        "20,000 steps of 2 × 16": (directory, "--out", out, "--params", "60%", "--overproduce", 20000),
         "found keep 1.5": (directory, "--out", out, "--params", "60%", "--keep", "1.5"),
         "a genome file has its ranks": (singular, "--out", out, "--params", "60%", "--rank", "10%"),
         "no direction has a partner": (canonical, "--out", out, "--params", "60%"),
         "reads 64 tokens at most": (directory, "--out", out, "--params", "60%", "--length", 65),
     }
-    for expected, words in cases.items():
-        options = QUICK if "--length" not in words else ()
-        assert expected in refused("grow", *words, "--text", text, *options), expected
-    told = refused("grow", directory, "--out", out, "--params", "60%", "--text", short, "--length", 16)
-    assert "give more text" in told
+    with patch.object(growing, "extract", side_effect=AssertionError("refused only after minutes of reading")):
+        for expected, words in cases.items():
+            options = QUICK if "--length" not in words else ()
+            assert expected in refused("grow", *words, "--text", text, *options), expected
+        told = refused("grow", directory, "--out", out, "--params", "60%", "--text", short, "--length", 16)
+        assert "give more text" in told
     assert not out.exists()
     assert not out.with_name("grown.growing").exists(), "a refusal leaves nothing that a corrected call would meet"
 

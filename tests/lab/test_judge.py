@@ -1,17 +1,20 @@
 """Verdicts on fabricated stores: each word and each code comes out where it was planted."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from planted import DENSE, GAP, LOSSES, contrast, experiment, plant, planted, tuned, write_result
 
+from ontogeny.canonical import digest
 from ontogeny.lab.conduct import scores
 from ontogeny.lab.experiment import Rates
 from ontogeny.lab.findings import findings
 from ontogeny.lab.judge import Assessment, assess, headlines
 from ontogeny.lab.rates import START
+from ontogeny.lab.report.tables import donors
 from ontogeny.lab.store import Store, open_store
 
 
@@ -269,6 +272,20 @@ def test_headlines_name_donor_bigram_and_every_control(plain: Assessment) -> Non
         for words in ("better than random", "worse than dense", "better than coherent", "equivalent to rotated"):
             assert any(line.startswith(f"Embeddings {mode}: donor is {words} by") for line in lines)
     assert "null by symmetry" in text
+
+
+def test_a_donor_that_has_learnt_nothing_is_marked(plain: Assessment) -> None:
+    """In the headlines and in the table; the others keep their lines."""
+    first, second = (
+        dict(donor) | {"id": digest(record)[:16]}
+        for donor, record in zip(plain.donors[:2], plain.experiment.donor_records, strict=False)
+    )
+    found = replace(plain, donors=(first, second | {"loss": 5.1, "passed_gate": False}))
+    lines = headlines(found)
+    assert "2.90 nats a token, below the bigram (3.30)" in lines[0]
+    assert lines[1].startswith("donor 2: its own loss on this text is 5.10 nats a token, not below the unigram (5.00)")
+    marks = [row[4] for row in donors(found).shown]
+    assert marks[:2] == ["yes", "no, nor the unigram's 5.000: it has learnt nothing"]
 
 
 def test_headlines_name_a_given_donor(store: Store) -> None:

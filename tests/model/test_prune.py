@@ -19,7 +19,7 @@ from ontogeny.genome.extract import Recipe, extract
 from ontogeny.genome.genome import Genome, Subspace
 from ontogeny.model.constrain import constrain, effective_weights, merge
 from ontogeny.model.layers import enforce_masks
-from ontogeny.model.prune import compact, direction_scores, prunable, select, set_alive
+from ontogeny.model.prune import SCOPES, compact, direction_scores, prunable, select, set_alive
 from ontogeny.streams import stream
 
 
@@ -146,13 +146,21 @@ def test_selection_keeps_the_best(sizes: list[int], share: float, seed: int) -> 
 
 
 def test_what_is_dead_is_never_chosen() -> None:
-    scores = {"a": torch.tensor([0.5, -torch.inf, 0.1]), "b": torch.tensor([-torch.inf, -torch.inf, 0.2])}
-    for scope in ("matrix", "global"):
+    scores = {"l.0.a": torch.tensor([0.5, -torch.inf, 0.1]), "l.0.b": torch.tensor([-torch.inf, -torch.inf, 0.2])}
+    for scope in SCOPES:
         chosen = select(scores, 1.0, scope)
         assert {name: kept.tolist() for name, kept in chosen.items()} == {
-            "a": [True, False, True],
-            "b": [False, False, True],
+            "l.0.a": [True, False, True],
+            "l.0.b": [False, False, True],
         }
+
+
+def test_by_role_layers_compete_and_kinds_of_matrices_do_not() -> None:
+    small, large = torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([50.0, 60.0, 70.0, 80.0])
+    scores = {"l.0.q": small, "l.1.q": small / 10, "l.0.v": large / 10, "l.1.v": large}
+    chosen = select(scores, 0.5, "role")
+    assert {name: int(kept.sum()) for name, kept in chosen.items()} == {"l.0.q": 3, "l.1.q": 1, "l.0.v": 1, "l.1.v": 3}
+    assert chosen["l.1.q"].tolist() == [False, False, False, True], "its best stays"
 
 
 def test_mistakes(genome: Genome) -> None:

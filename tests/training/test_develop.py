@@ -169,6 +169,7 @@ def test_a_run_cut_off_goes_on_to_the_bit(genome: Genome, tmp_path: Path, stop: 
         ({"score": "taste"}, "expected one of gradient"),
         ({"scope": "layer"}, "matrix, global"),
         ({"regrow": 1.0}, "less than 1"),
+        ({"regrow": 0.1, "scope": "global"}, "scope 'matrix' alone"),
     ],
 )
 def test_mistakes_are_told_before_training(network: nn.Module, change: dict[str, Any], expected: str) -> None:

@@ -28,7 +28,7 @@ KNOWN_BAD = (
     (r"EleutherAI/pythia-.*", r"step0|step1|step2", "step 0 equals step 1 (#83) and step 2 (#198)"),
     (r"EleutherAI/pythia-410m.*seed.*", r".*", "some weights are missing (#202)"),
     (r"EleutherAI/pythia-(2\.8b|12b).*", r".*", "some branches hold other contents (#205, #206)"),
-    (r"EleutherAI/pythia-14m$", r"main", "replaced on the hub in February 2026: give --revision"),
+    (r"EleutherAI/pythia-14m$", r"main", "replaced on the hub in February 2026: give a revision, name@step143000"),
 )
 FILES = [  # of a hub id: weights, configuration, and a tokenizer's files
     "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*.json",
@@ -143,13 +143,14 @@ def _pair(shape: tuple[int, ...]) -> tuple[int, int]:
 def open_checkpoint(source: str | Path, *, revision: str | None = None, pattern: str | None = None) -> Checkpoint:
     """Open a Hugging Face directory, a hub id, or (with ``pattern``) any safetensors file or folder.
 
+    ``owner/name@revision`` is a hub id with its ``revision``.
     ``pattern`` is a regular expression: every 2-D tensor whose name it finds is a site, as stored.
     Raises CheckpointError, which says what was expected, what was found and what to do. Warns of checkpoints
     known to be bad.
     """
-    name = str(source)
-    _warn_if_known_bad(name, revision)
-    path, revision = locate(name, revision)
+    name, asked = split_revision(str(source), revision)
+    _warn_if_known_bad(name, asked)
+    path, revision = locate(str(source), revision)
     if path.is_file():
         if pattern is None:
             raise CheckpointError(f"{name}: a single file has no config.json; name its matrices with --pattern REGEX")
@@ -165,7 +166,20 @@ def locate(name: str, revision: str | None = None) -> tuple[Path, str | None]:
     """Where a directory lies, or a hub id once it is downloaded; with the revision that it is."""
     if os.path.exists(name):  # unlike Path.exists, False for names too long to be paths
         return Path(name), revision
-    return _download(name, revision)
+    return _download(*split_revision(name, revision))
+
+
+def split_revision(source: str, revision: str | None = None) -> tuple[str, str | None]:
+    """``owner/name@revision`` as its two parts; whatever has another form, or lies on this machine, as it is.
+
+    Raises CheckpointError where ``revision`` is given too.
+    """
+    found = re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)@(\S+)", source)
+    if found is None or os.path.exists(source):
+        return source, revision
+    if revision is not None:
+        raise CheckpointError(f"{source}: expected one revision, found {revision} too; give it once")
+    return found[1], found[2]
 
 
 def _checked(checkpoint: Checkpoint) -> Checkpoint:
@@ -190,7 +204,9 @@ def _download(name: str, revision: str | None) -> tuple[Path, str | None]:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
-        raise CheckpointError(f"{name}: no such directory; give a checkpoint directory or a hub id (owner/name)")
+        raise CheckpointError(
+            f"{name}: no such directory; give a checkpoint directory or a hub id (owner/name, owner/name@revision)"
+        )
     try:
         path = Path(snapshot_download(name, revision=revision, allow_patterns=FILES))
     except (OSError, HFValidationError, HfHubHTTPError) as error:

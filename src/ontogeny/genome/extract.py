@@ -121,7 +121,7 @@ def extract(
                 rank_of(recipe.rank, min(site.shape))
             except InputError as error:
                 raise InputError(f"site {site.name} {site.shape}: {error}") from None
-    weights, count = partial(_weights, checkpoint, recipe.fold_norms), len(checkpoint.sites)
+    weights, count = partial(site_weights, checkpoint, recipe.fold_norms), len(checkpoint.sites)
     recipe_json = {key: value for key, value in plain(recipe).items() if value is not None}
     genes: dict[Site, Gene] = {}
     certificates: dict[str, Any] = {}
@@ -186,7 +186,8 @@ def _decompose(site: Site, W: Tensor, recipe: Recipe) -> Decomposition:
     return leading_subspaces(W, rank, recipe.select)
 
 
-def _weights(checkpoint: Checkpoint, fold_norms: bool) -> Iterator[tuple[Site, Tensor]]:
+def site_weights(checkpoint: Checkpoint, fold_norms: bool) -> Iterator[tuple[Site, Tensor]]:
+    """Every site's weight; ``fold_norms``: as it acts on what the norm before it lets through, W·diag(γ), float64."""
     for site, W in checkpoint.weights():
         gain = checkpoint.norm_gain(site.name) if fold_norms else None
         yield site, W if gain is None else W.double() * gain.double()

@@ -1,5 +1,6 @@
 """Two trained networks side by side: how far their predictions and their representations agree (E14)."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ class Comparison:
     @property
     def id(self) -> str:
         pair = [[run.id, run.replicate] for run in (self.first, self.second)]
-        return digest({"kind": "comparison", "runs": pair, "windows": WINDOWS})[:16]
+        return digest({"kind": "comparison", "runs": pair, "windows": WINDOWS, "alignment": "debiased"})[:16]
 
 
 def compare_networks(pair: Comparison, lab: Lab) -> dict[str, Any]:
@@ -78,6 +79,18 @@ def divergence(p: Float[Tensor, "n vocabulary"], q: Float[Tensor, "n vocabulary"
 
 
 def linear_alignment(x: Float[Tensor, "n d"], y: Float[Tensor, "n e"]) -> float:
-    """Linear CKA, ‖XᵀY‖²_F / (‖XᵀX‖_F ‖YᵀY‖_F) of centred features (Kornblith et al. 2019, arXiv:1905.00414)."""
-    x, y = x - x.mean(0), y - y.mean(0)
-    return float((x.T @ y).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm()))
+    """Linear CKA (Kornblith et al. 2019, arXiv:1905.00414), debiased: unrelated features have 0, not about d/n.
+
+    HSIC(x, y) / √(HSIC(x, x) HSIC(y, y)) with the unbiased HSIC, as in Nguyen et al. 2021 (arXiv:2010.15327).
+    """
+    x, y = x - x.mean(0), y - y.mean(0)  # HSIC doesn't change, its terms get smaller
+    return _independence(x, y) / math.sqrt(_independence(x, x) * _independence(y, y))
+
+
+def _independence(x: Float[Tensor, "n d"], y: Float[Tensor, "n e"]) -> float:
+    """n(n − 3) times the unbiased HSIC of centred features (Song et al. 2012, JMLR 13), from K = XXᵀ, L = YYᵀ without
+    their diagonals: tr KL + 1ᵀK1·1ᵀL1 / ((n − 1)(n − 2)) − 2/(n − 2)·1ᵀKL1. Centred, K1 is minus K's diagonal.
+    """
+    n, of_x, of_y = len(x), x.square().sum(1), y.square().sum(1)
+    trace = (x.T @ y).square().sum() - of_x @ of_y
+    return float(trace + of_x.sum() * of_y.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (of_x @ of_y))

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from ontogeny.canonical import digest
 from ontogeny.errors import InputError
 from ontogeny.files import read_json, write_json
 from ontogeny.genome.checkpoint import Checkpoint, open_checkpoint
-from ontogeny.lab.experiment import Rates, Setting
+from ontogeny.lab.experiment import Experiment, Rates, Setting
 from ontogeny.lab.networks import Lab
 from ontogeny.lab.run import (
     clear_checkpoint,
@@ -119,9 +119,31 @@ def _record(donor: str, loss: float, setting: TextSetting, lab: Lab) -> dict[str
     }
 
 
+def learnt_nothing(donor: Mapping[str, Any]) -> bool:
+    """Whether a donor's stored loss isn't below its unigram's: it knows no more than how frequent tokens are."""
+    return not donor["loss"] < donor["references"]["unigram"]
+
+
+def donor_name(donor: Mapping[str, Any], experiment: Experiment) -> str:
+    """What a stored donor is called: as the user named it, or by its number."""
+    names: dict[str, str] = {r["id"]: r["name"] for r in experiment.donor_records if "name" in r}
+    return names.get(donor["id"], f"donor {donor.get('index')}")
+
+
+def warning(donor: Mapping[str, Any], experiment: Experiment) -> str:
+    """One line on a donor that has learnt nothing."""
+    loss, unigram = donor["loss"], donor["references"]["unigram"]
+    advice = "more --set donor_steps=…" if "recipe" in donor else "give a donor trained on such text, or other --text"
+    told = f"its loss {loss:.2f} is not below the unigram's {unigram:.2f}: it has learnt nothing"
+    return f"{donor_name(donor, experiment)}: {told}; {advice}"
+
+
 def given_donor(source: str) -> tuple[str, Path, Checkpoint]:
-    """A user's checkpoint as a donor: its id (over the sha256 of its weights), where it lies, and the checkpoint."""
-    checkpoint = open_checkpoint(source)
+    """A user's checkpoint as a donor: its id (over the sha256 of its weights), where it lies, and the checkpoint.
+
+    The checkpoint goes by the name that the user gave it, the revision included.
+    """
+    checkpoint = replace(open_checkpoint(source), name=source)
     if checkpoint.config["model_type"] == "vit":
         raise InputError(f"{source}: a vision model can't be trained on text; give a language model's checkpoint")
     checkpoint.embeddings()

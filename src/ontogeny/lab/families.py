@@ -121,13 +121,13 @@ def check_rank(scale: Scale, given: Given) -> None:
 
 def _tokens(variant: Variant, given: Given, store: Store) -> tuple[Tokens, Tokenizer, dict[str, Any]]:
     scale = variant.scale
-    corpus = read_corpus(variant.text or (scale.text,), max_characters=_characters(variant))
+    corpus = read_corpus(variant.text or (scale.text,), max_characters=characters(variant))
     if given:
         tokenizer = load_tokenizer(given[0][1])
     else:
         learnt = variant.tokenizer_text
         tokenizer = train_tokenizer(
-            read_corpus(learnt, max_characters=_characters(variant)) if learnt else corpus, scale.vocabulary
+            read_corpus(learnt, max_characters=characters(variant)) if learnt else corpus, scale.vocabulary
         )
     tokens, described = _tokenised(corpus, tokenizer, given, store)
     return tokens, tokenizer, described
@@ -136,7 +136,7 @@ def _tokens(variant: Variant, given: Given, store: Store) -> tuple[Tokens, Token
 def _learnt(variant: Variant, given: Given, tokenizer: Tokenizer, store: Store) -> tuple[Tokens, dict[str, Any]]:
     """What arms learn where it isn't the donors' text, in the donors' tokens."""
     sources = variant.learnt or variant.text or (variant.scale.text,)
-    corpus = read_corpus(sources, max_characters=_characters(variant))
+    corpus = read_corpus(sources, max_characters=characters(variant))
     return _tokenised(shuffled(corpus) if variant.shuffled else corpus, tokenizer, given, store)
 
 
@@ -190,16 +190,22 @@ def donor_recipe(scale: Scale, model: Mapping[str, Any], tokens: str, index: int
     )
 
 
-def _characters(variant: Variant) -> int:
-    """How much of a text is read: enough for one epoch of an arm and two of a donor, the splits counted."""
+def characters(variant: Variant) -> int:
+    """How much of a text is read: enough for one epoch of an arm, two of a donor, and the windows of the test split.
+
+    Where donors are published (``hub_donors``) none is trained; elsewhere a given one's arms read what they would read
+    beside trained ones.
+    """
     scale = variant.scale
-    steps = max(0 if scale.images else variant.skip + scale.steps + variant.ahead, scale.donor_steps / 2)
-    return max(LEAST_CHARACTERS, round(steps * scale.batch * scale.length * CHARACTERS_PER_TOKEN / 0.9))
+    donor_steps = 0 if scale.hub_donors else scale.donor_steps
+    steps = max(0 if scale.images else variant.skip + scale.steps + variant.ahead, donor_steps / 2)
+    trained = steps * scale.batch * scale.length * CHARACTERS_PER_TOKEN / 0.9
+    return max(LEAST_CHARACTERS, round(trained), round(scale.windows * scale.length * CHARACTERS_PER_TOKEN / 0.05))
 
 
 def _given_record(donor: str, path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
     source = checkpoint.source()
-    return {"id": donor, "name": source["id"], "revision": source["revision"], "sha256": source["files"]}
+    return {"id": donor, "name": checkpoint.name, "revision": source["revision"], "sha256": source["files"]}
 
 
 def _donor_model(donor: Checkpoint, scale: Scale, vocabulary: int) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """What the experiments of a store answer, claim by claim."""
 
+from typing import Any
+
+from ontogeny.lab.claims import load_claims
 from ontogeny.lab.experiment import from_json
 from ontogeny.lab.experiments import EXPERIMENTS
 from ontogeny.lab.judge import Assessment, assess
@@ -17,10 +20,16 @@ def findings(assessment: Assessment, store: Store) -> dict[str, Finding]:
 
 
 def store_findings(store: Store) -> dict[str, Finding]:
-    """Claim id -> finding, from the newest declaration of the most decisive scale that has an answer."""
-    declared = [from_json(value) for _, value in store.experiments()]
-    found: dict[str, Finding] = {}
-    for experiment in sorted(declared, key=lambda e: (list(SCALES).index(e.scale), e.table == "full")):
-        answers = findings(assess(experiment, store), store)
-        found |= {claim: finding for claim, finding in answers.items() if finding["verdict"] != "not run"}
-    return found
+    """Claim id -> finding, where there is an answer: of the most decisive scale, of the claim's own experiment, of a
+    finished one, of a full table, of the newest declaration, in that order."""
+    own = {claim.id: claim.experiment for claim in load_claims()}
+    found: dict[str, tuple[Any, Finding]] = {}
+    for age, (_, declaration) in enumerate(store.experiments()):
+        experiment = from_json(declaration)
+        assessment = assess(experiment, store)
+        scale, full = list(SCALES).index(experiment.scale), experiment.table == "full"
+        for claim, finding in findings(assessment, store).items():
+            order = (scale, own[claim] == experiment.name, assessment.complete, full, age)
+            if finding["verdict"] != "not run" and (claim not in found or order > found[claim][0]):
+                found[claim] = (order, finding)
+    return {claim: finding for claim, (_, finding) in found.items()}

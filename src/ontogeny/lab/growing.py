@@ -4,8 +4,8 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,17 @@ from ontogeny.canonical import digest, file_digest, plain
 from ontogeny.errors import InputError
 from ontogeny.files import read_json, replacing, write_json
 from ontogeny.genome.checkpoint import locate, open_checkpoint
-from ontogeny.genome.extract import Recipe, extract
+from ontogeny.genome.extract import Recipe, extract, one_thread_each
 from ontogeny.genome.genome import Genome, load
 from ontogeny.lab.experiment import Rates
 from ontogeny.lab.rates import START
 from ontogeny.lab.run import outcome
-from ontogeny.model.constrain import merge
+from ontogeny.model.constrain import constrain, merge
 from ontogeny.model.grow import Shape, budgeted, check_config, flops, grown_model, parameters, resized, shape_of
-from ontogeny.model.prune import compact
+from ontogeny.model.initialise import fresh_model
+from ontogeny.model.prune import compact, surviving
 from ontogeny.training.batches import Batches, evaluation_windows
-from ontogeny.training.develop import Development, develop, schedule
+from ontogeny.training.develop import DevelopConfig, Development, develop, schedule
 from ontogeny.training.references import reference_losses
 from ontogeny.training.text import Tokens, end_token, load_tokenizer, read_corpus, tokenise
 from ontogeny.training.train import TrainConfig, evaluation_loss
@@ -46,6 +47,8 @@ LEAST_CHARACTERS = 4_000_000  # of a text, so that every split has documents
 SMALL = 5_000_000  # parameters
 WINDOWS = 128  # of the test split
 
+Say = Callable[[str], None]
+
 
 @dataclass(frozen=True)
 class Growth:
@@ -53,7 +56,8 @@ class Growth:
 
     ``donor``: a checkpoint (``revision``: of a hub id) or a genome file. ``budget``: ("params" or "flops", share), or
     the path of a configuration. ``rank``: the directions that a checkpoint's genome takes (``RANK``), all of which live
-    at first; ``keep``: the share of them that lives in the end.
+    at first; ``keep``: the share of them that lives in the end. ``overproduce``: steps for which a network of the
+    donor's own size develops first, whose survivors are the genome that is grown (0: none).
     """
 
     donor: str
@@ -67,26 +71,29 @@ class Growth:
     batch: int = 16
     seed: int = 0
     revision: str | None = None
+    overproduce: int = 0
 
 
 @dataclass(frozen=True)
 class Parent:
-    """Where a genome came from: its configuration, provenance, and the folder of its tokenizer."""
+    """Where a genome comes from: its configuration, provenance, the folder of its tokenizer, and how to read it."""
 
-    genome: Genome
     config: Mapping[str, Any]
     source: Mapping[str, Any]
     folder: Path
+    read: Callable[[], Genome]  # of a large checkpoint it takes minutes
 
 
-def grow(growth: Growth, out: Path, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def grow(growth: Growth, out: Path, say: Say = lambda line: None) -> dict[str, Any]:
     """Grow, develop and write a standard model directory to ``out``; returns the numbers of its card.
 
-    Everything that can be wrong is told before training: the budget, the tokenizer, the text, the folder. What is under
-    way lies in ``<out>.growing``, and the same call goes on from there; ``out`` appears whole or not at all.
+    Everything that can be wrong is told before the genome is read: the budget, the tokenizer, the text, the folder.
+    What is under way lies in ``<out>.growing``, and the same call goes on from there; ``out`` appears whole or not at
+    all.
     """
     out = out.absolute()
-    schedule(growth.steps, keep=growth.keep).check(growth.steps)
+    for steps in (growth.overproduce or growth.steps, growth.steps):
+        schedule(steps, keep=growth.keep).check(steps)
     with _work_folder(out) as work:
         numbers = _grow(growth, work, say)
         if out.exists():
@@ -95,26 +102,73 @@ def grow(growth: Growth, out: Path, say: Callable[[str], None] = lambda line: No
     return numbers
 
 
-def _grow(growth: Growth, work: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def _grow(growth: Growth, work: Path, say: Say) -> dict[str, Any]:
     parent = open_parent(growth)
-    config = target_config(growth, parent.config)
-    model, _ = grown_model(parent.genome, parent.config, config, seed=growth.seed)
-    tokens = _tokens(growth, parent, config, work)
-    _begin(work, growth, parent, config, tokens)
-    say(f"{_sizes(shape_of(parent.config))} → {_sizes(shape_of(config))}")
+    target = target_config(growth, parent.config)
+    tokens = _tokens(growth, parent, target, work)
+    request = _request(work, growth, parent, target, tokens)
+    whole = parent.read()
+    write_json(work / REQUEST, request)
     windows = evaluation_windows(tokens.test, growth.length, WINDOWS)
     donor_loss = _donor_loss(parent, windows, work)
-    if parameters(config) < SMALL:
-        torch.set_num_threads(1)  # a second one gains little, and on a busy machine costs many times over
-    found = _develop(model, growth, tokens, windows, work, say)
-    numbers = _numbers(growth, parent, config, found, tokens, windows) | {"donor_loss": donor_loss}
+    survivors = _overproduced(growth, parent, whole, tokens, windows, work, say) if growth.overproduce else {}
+    genome = surviving(whole, survivors) if survivors else whole
+    config = target_config(growth, parent.config, genome)
+    say(f"{_sizes(shape_of(parent.config))} → {_sizes(shape_of(config))}")
+    model, grown = grown_model(genome, parent.config, config, seed=growth.seed)
+    with _threads(config):
+        rounds = schedule(growth.steps, keep=growth.keep)
+        found = _develop(model, growth, rounds, tokens, windows, work / "checkpoint", say)
+    numbers = _numbers(growth, parent, config, found, tokens, windows) | {
+        "donor_loss": donor_loss,
+        "genome": genome.provenance.get("recipe", {}),
+        "overproduced": _shares(survivors),
+        "drawn": grown.provenance["drawn"],
+    }
     _write(merge(compact(model)), parent, numbers, work / "model")
     return numbers
 
 
+def _overproduced(
+    growth: Growth, parent: Parent, genome: Genome, tokens: Tokens, windows: Tensor, work: Path, say: Say
+) -> dict[str, Tensor]:
+    """Site -> which of the genome's directions survive in a network of the donor's own size that starts with them all.
+
+    Layers compete, kinds of matrices don't: ranks become a profile over layers. The answer is kept in the work folder.
+    """
+    path = work / "survivors.json"
+    if not path.exists():
+        model = constrain(fresh_model(parent.config, growth.seed), genome)
+        rounds, steps = schedule(growth.overproduce, keep=growth.keep, scope="role"), growth.overproduce
+
+        def tell(line: str) -> None:
+            say(f"overproduction, {line}")
+
+        with _threads(parent.config):
+            folder = work / "overproduction"
+            found = _develop(model, replace(growth, steps=steps), rounds, tokens, windows, folder, tell)
+        write_json(path, {name: alive.tolist() for name, alive in found.survivors.items()})
+    return {name: torch.tensor(alive) for name, alive in read_json(path).items()}
+
+
+def _shares(survivors: Mapping[str, Tensor]) -> dict[str, float]:
+    """Layer -> the share of its directions that survived."""
+    layers: dict[str, list[Tensor]] = {}
+    for name, alive in survivors.items():
+        layers.setdefault(name.split(".")[1], []).append(alive)
+    return {layer: float(torch.cat(alive).double().mean()) for layer, alive in layers.items()}
+
+
+def _threads(config: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """One for a small model: a second one gains little, and on a busy machine costs many times over."""
+    return one_thread_each() if parameters(config) < SMALL else nullcontext()
+
+
 def _develop(
-    model: nn.Module, growth: Growth, tokens: Tokens, windows: Tensor, work: Path, say: Callable[[str], None]
+    model: nn.Module, growth: Growth, rounds: DevelopConfig, tokens: Tokens, windows: Tensor, folder: Path, say: Say
 ) -> Development:
+    """Train in a folder of the work folder; InputError, and no growth under way any more, where the model diverges."""
+
     def tell(rows: list[dict[str, Any]]) -> None:
         say(f"step {rows[-1]['step']:,}: test loss {rows[-1]['loss']:.3f} nats a token, {rows[-1]['seconds']:.0f} s")
 
@@ -123,21 +177,24 @@ def _develop(
         model,
         Batches(tokens.train, growth.length, growth.batch, growth.seed),
         TrainConfig(growth.steps, growth.rates.body, growth.rates.rest, marks),
-        schedule(growth.steps, keep=growth.keep),
+        rounds,
         seed=growth.seed,
         evaluate=lambda model: {"loss": evaluation_loss(model, windows)},
-        directory=work / "checkpoint",
+        directory=folder,
         on_evaluation=tell,
     )
     if found.history.stop_reason == "non-finite":
-        raise InputError(f"the model diverged after step {found.history.stopped_at}: lower --rates")
+        (folder.parent / REQUEST).unlink()  # other rates are another growth
+        raise InputError(
+            f"the model diverged after step {found.history.stopped_at}: give lower --rates; the call starts anew"
+        )
     return found
 
 
 def _numbers(
     growth: Growth, parent: Parent, config: Mapping[str, Any], found: Development, tokens: Tokens, windows: Tensor
 ) -> dict[str, Any]:
-    """What the card tells."""
+    """What the card tells of the donor, the model and its development."""
     vocabulary, survivors = int(parent.config["vocab_size"]), found.survivors.values()
     return {
         "donor": parent.source,
@@ -152,7 +209,6 @@ def _numbers(
         "directions_alive": sum(int(alive.sum()) for alive in survivors),
         "tokens": found.history.stopped_at * growth.batch * growth.length,
         "loss": found.history.losses[-1],
-        "genome": parent.genome.provenance.get("recipe", {}),
         "references": reference_losses(
             tokens.train, evaluation_windows(tokens.tune, growth.length, WINDOWS), windows, vocabulary
         )["test"],
@@ -162,7 +218,10 @@ def _numbers(
 
 
 def open_parent(growth: Growth) -> Parent:
-    """The genome and where it came from; a genome file names its checkpoint, whose tokenizer is needed."""
+    """Where the genome comes from; a genome file names its checkpoint, whose tokenizer is needed.
+
+    A genome file is read at once, a checkpoint's genome only when it is asked for.
+    """
     path = Path(growth.donor)
     if os.path.isfile(growth.donor):
         genome = load(path)
@@ -180,15 +239,15 @@ def open_parent(growth: Growth) -> Parent:
             raise InputError(
                 f"{path}: its header holds no configuration of the donor; grow from the checkpoint instead"
             )
+        read = partial(Genome, genome.genes, genome.provenance)
     else:
         checkpoint = open_checkpoint(growth.donor, revision=growth.revision)
-        _check_tokenizer(checkpoint.directory)
-        genome = extract(checkpoint, Recipe(rank=growth.rank or RANK, basis="singular"))
         source, folder, config = checkpoint.source(), checkpoint.directory, checkpoint.config
+        read = partial(extract, checkpoint, Recipe(rank=growth.rank or RANK, basis="singular"))
     if config.get("model_type") == "vit":
         raise InputError("expected a language model's structure, found a ViT's: growing trains on text")
     _check_tokenizer(folder)
-    return Parent(genome, config, source, folder)
+    return Parent(config, source, folder, read)
 
 
 def _check_tokenizer(folder: Path) -> None:
@@ -198,8 +257,8 @@ def _check_tokenizer(folder: Path) -> None:
         )
 
 
-def target_config(growth: Growth, donor: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration to grow: within a budget, or the one given."""
+def target_config(growth: Growth, donor: Mapping[str, Any], genome: Genome | None = None) -> dict[str, Any]:
+    """The configuration to grow: the one given, or within a budget; without the genome to see whether there is one."""
     if isinstance(growth.budget, Path):
         if not growth.budget.is_file():
             raise InputError(f"--config {growth.budget}: no such file; {CONFIG}")
@@ -209,7 +268,7 @@ def target_config(growth: Growth, donor: Mapping[str, Any]) -> dict[str, Any]:
     else:
         kind, share = growth.budget
         cost = parameters if kind == "params" else partial(flops, length=growth.length)
-        config = budgeted(donor, share, cost)
+        config = budgeted(donor, share, cost, genome)
     parameters(config)  # transformers refuses what it can't build
     return config
 
@@ -247,11 +306,13 @@ def _work_folder(out: Path) -> Iterator[Path]:
 
 def _tokens(growth: Growth, parent: Parent, config: Mapping[str, Any], work: Path) -> Tokens:
     """The text as the donor's tokens; InputError for a text too small for the steps."""
-    positions = config.get("max_position_embeddings") or config.get("n_positions") or growth.length
+    readers = (config, parent.config) if growth.overproduce else (config,)
+    positions = min(one.get("max_position_embeddings") or one.get("n_positions") or growth.length for one in readers)
     if growth.length > positions:
         raise InputError(f"--length {growth.length}: the model reads {positions} tokens at most")
     tokenizer = load_tokenizer(parent.folder)
-    needed = growth.steps * growth.batch * growth.length * CHARACTERS_PER_TOKEN
+    steps = max(growth.steps, growth.overproduce)  # two networks, which read the same text
+    needed = steps * growth.batch * growth.length * CHARACTERS_PER_TOKEN
     corpus = read_corpus(growth.text, max_characters=max(needed, LEAST_CHARACTERS))
     tokens = tokenise(corpus, tokenizer, end_token(tokenizer, parent.folder), work / "tokens")
     if tokens.vocabulary > int(config["vocab_size"]):
@@ -259,20 +320,20 @@ def _tokens(growth: Growth, parent: Parent, config: Mapping[str, Any], work: Pat
             f"the donor's tokenizer has {tokens.vocabulary} tokens, the model {config['vocab_size']}: they don't "
             "belong together"
         )
-    Batches(tokens.train, growth.length, growth.batch, growth.seed).check_budget(growth.steps, EPOCHS)
+    Batches(tokens.train, growth.length, growth.batch, growth.seed).check_budget(steps, EPOCHS)
     for part in (tokens.tune, tokens.test):
         evaluation_windows(part, growth.length, WINDOWS)
     return tokens
 
 
-def _begin(work: Path, growth: Growth, parent: Parent, config: Mapping[str, Any], tokens: Tokens) -> None:
-    """Note what grows here; another growth's work is not gone on with, whatever its files are called."""
+def _request(work: Path, growth: Growth, parent: Parent, config: Mapping[str, Any], tokens: Tokens) -> dict[str, Any]:
+    """What grows here; another growth's work is not gone on with, whatever its files are called."""
     genome = file_digest(Path(growth.donor)) if os.path.isfile(growth.donor) else parent.source["files"]
     request = {"id": digest([plain(growth), config, tokens.digest, genome, __version__])}
     path = work / REQUEST
     if path.exists() and read_json(path) != request:
         raise InputError(f"{work}: another growth is under way there; repeat its call, or delete the folder")
-    write_json(path, request)
+    return request
 
 
 def _donor_loss(parent: Parent, windows: Tensor, work: Path) -> float | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ontogeny.files import read_json
 from ontogeny.lab.conduct import evaluated_runs, hopeless, scores, searches
-from ontogeny.lab.donors import audit_folder
+from ontogeny.lab.donors import audit_folder, donor_name, learnt_nothing
 from ontogeny.lab.experiment import Arm, Contrast, Embeddings, Experiment, Measure, Rates
 from ontogeny.lab.rates import START, Search
 from ontogeny.lab.statistics import (
@@ -138,12 +138,13 @@ def headlines(assessment: Assessment) -> list[str]:
 
 
 def _donor_line(donor: Mapping[str, Any], experiment: Experiment) -> str:
-    names = {record["id"]: record["name"] for record in experiment.donor_records if "name" in record}
-    name = names.get(donor["id"], f"donor {donor.get('index')}")
-    loss, bigram = donor["loss"], donor["references"]["bigram"]
+    loss, bigram, unigram = donor["loss"], donor["references"]["bigram"], donor["references"]["unigram"]
+    own = f"{donor_name(donor, experiment)}: its own loss on this text is {loss:.2f} nats a token"
+    if learnt_nothing(donor):
+        return f"{own}, not below the unigram ({unigram:.2f}): it has learnt nothing, so what follows tests no donor."
     relation = "below" if loss < bigram else "above"
     mark = "" if donor["passed_gate"] else ": it doesn't beat the bigram by 0.3 nats, so read what follows with care"
-    return f"{name}: its own loss on this text is {loss:.2f} nats a token, {relation} the bigram ({bigram:.2f}){mark}."
+    return f"{own}, {relation} the bigram ({bigram:.2f}){mark}."
 
 
 def _contrast_line(summary: ContrastSummary, measure: Measure) -> str:

@@ -52,3 +52,17 @@ def jackknife_interval(statistic: Callable[[Sequence[int]], float], units: Seque
     """
     n, whole = len(units), statistic(units)
     return paired_interval([n * whole - (n - 1) * statistic([u for u in units if u != left]) for left in units])
+
+
+def correlation_apart(
+    first: Float[np.ndarray, "blocks n"], second: Float[np.ndarray, "blocks n"]
+) -> Float[np.ndarray, "n n"]:
+    """How the values of two units go together in different blocks: of ``first`` in rows, of ``second`` in columns.
+
+    Mean product of deviations from their block's mean, over the product of their root mean squares. Of one table with
+    itself the diagonal's mean is the intraclass correlation; all others sum to minus the diagonal.
+    """
+    x, y = (values - values.mean(axis=1, keepdims=True) for values in (first, second))
+    products = np.outer(x.sum(axis=0), y.sum(axis=0)) - x.T @ y
+    found: Float[np.ndarray, "n n"] = products / (len(x) * (len(x) - 1)) / np.sqrt((x**2).mean() * (y**2).mean())
+    return found

@@ -94,7 +94,8 @@ def build(run: Run, lab: Lab) -> tuple[nn.Module, Genome | None]:
     if arm.core in get_args(CoreGuess):
         guess_cores(model, arm.core)  # type: ignore[arg-type]
     elif arm.core != "fresh":
-        start_cores(model, own_donor(run, lab), arm.core, seed=seed)  # type: ignore[arg-type]
+        folded = bool(arm.recipe.get("fold_norms"))
+        start_cores(model, own_donor(run, lab), arm.core, seed=seed, fold_norms=folded)  # type: ignore[arg-type]
     return model, genome
 
 

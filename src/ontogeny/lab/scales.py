@@ -162,12 +162,29 @@ SHAPES = {
     "EleutherAI/pythia-14m": _shape("gpt_neox", 6, 128, (4, 4), 512, 50304, tied=False),
 }
 OUR_CHOICE = ("length", "batch", "donor_rates", "precision", "replicates", "windows", "image_batch", "patch")
+BESIDE = {  # what no field of a scale holds, and no publication states but where STATED has it
+    "optimiser": "AdamW, betas 0.9 and 0.95, gradient norm at most 1, 10 % of the steps warm-up, then a cosine to zero "
+    "(with horizons: cool-downs); "
+    "rates tuned arm by arm",
+    "mask scope": "the layers' matrices, one by one or all together, by arm; never embeddings, head and norms",
+    "embeddings": "fresh, or the donor's, frozen or trainable: in every arm of a mode",
+    "consolidation": "where directions are pruned: the steps after the last round, a third of all",
+    "seeds": "one for each replicate, hashed from its number",
+}
+STATED: Mapping[str, Mapping[str, str]] = {  # by experiment
+    "crossmodal": {"seeds": "E3: 42, 123, 7 (three)"},
+    "development": {"seeds": "E12: 42, 123, 7, 999 (four)", "embeddings": "E12: the donor's, frozen, the head too"},
+}
 
 
 def published(donor: str, **changes: Any) -> dict[str, Any]:
-    """An experiment's changes to the paper scale: one published donor with its shape, and what is stated of it."""
-    stated = {"hub_donors": (donor,), "donors": 1, "not_stated": OUR_CHOICE}
-    return SHAPES[donor] | stated | changes
+    """An experiment's changes to the paper scale: one published donor with its shape, and what is stated of it.
+
+    ``donor``: a hub id, ``@revision`` after it where it has to be given. ``not_stated`` adds to ``OUR_CHOICE``.
+    """
+    ours = dict.fromkeys((*changes.pop("not_stated", ()), *OUR_CHOICE))
+    stated = {"hub_donors": (donor,), "donors": 1, "not_stated": tuple(ours)}
+    return SHAPES[donor.partition("@")[0]] | stated | changes
 
 
 def scale(name: str, settings: Sequence[str] = (), changes: Mapping[str, Mapping[str, Any]] | None = None) -> Scale:

@@ -4,8 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
+from torch import Tensor
 
+from ontogeny.genome.compare import overlap
+from ontogeny.genome.controls import transform
+from ontogeny.genome.genome import Genome, Subspace
+from ontogeny.genome.sites import make_site
 from ontogeny.training.develop import Development
 
 Survivors = Mapping[str, Bool[np.ndarray, " k"]]  # site -> which of its directions live in the end
@@ -41,3 +47,30 @@ def chance(one: Survivors) -> float:
     """The cosine that masks with as many survivors in every matrix have by chance."""
     lived = sum(int(kept.sum()) for kept in one.values())
     return sum(int(kept.sum()) ** 2 / len(kept) for kept in one.values()) / lived
+
+
+def bases(one: Survivors, turned: int | None = None) -> dict[tuple[str, str], Float[Tensor, "k k"]]:
+    """(site, side) -> the basis that runs develop in, in coordinates of the genome's own.
+
+    ``turned``: the seed of the control ``in-subspace`` that the genome went through; it acts on coordinates alone, so
+    it is drawn again here, without the donor. None: the genome's own.
+    """
+    whole = {name: torch.eye(len(kept), dtype=torch.float64) for name, kept in one.items()}
+    genome = Genome({make_site(name, (len(Q), len(Q))): Subspace(Q, Q) for name, Q in whole.items()}, {})
+    if turned is not None:
+        genome = transform("in-subspace", [genome], seed=turned)
+    return {(site.name, side): getattr(gene, side) for site, gene in genome.genes.items() for side in ("U", "V")}
+
+
+def span_overlap(
+    first: Survivors, of_first: Mapping[Any, Tensor], second: Survivors, of_second: Mapping[Any, Tensor]
+) -> float:
+    """‖Q₁ᵀQ₂‖²/min(k₁, k₂) of the spans that live in two runs' bases, mean over sites and sides.
+
+    By chance max(k₁, k₂)/k: the share of directions that lives.
+    """
+    found = [
+        overlap(Q[:, torch.from_numpy(first[site])], of_second[site, side][:, torch.from_numpy(second[site])])
+        for (site, side), Q in of_first.items()
+    ]
+    return float(np.mean(found))

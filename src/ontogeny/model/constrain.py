@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ontogeny.errors import InputError
 from ontogeny.genome.checkpoint import Checkpoint
+from ontogeny.genome.extract import site_weights
 from ontogeny.genome.genome import Gene, Genome, Mask, Subspace, kind
 from ontogeny.genome.linalg import haar
 from ontogeny.genome.sites import Place, places
@@ -85,14 +86,16 @@ TRAINED_SIZE = 0.1  # root mean square of a trained matrix's entries: 0.07 to 0.
 
 
 @torch.no_grad()
-def start_cores(model: nn.Module, checkpoint: Checkpoint, start: CoreStart, *, seed: int) -> nn.Module:
+def start_cores(
+    model: nn.Module, checkpoint: Checkpoint, start: CoreStart, *, seed: int, fold_norms: bool = False
+) -> nn.Module:
     """Start a constrained model's cores from the checkpoint's values: C = Uᵀ W V = P diag(s) Qᵀ.
 
     ``signs-flipped`` draws a sign for every s, ``permuted`` a new order: the values' controls. A diagonal core is its
-    own s.
+    own s. ``fold_norms``: W as it acts, W·diag(γ), as in a genome read so.
     """
     cores = {name: layer for name, layer in sites(model) if isinstance(layer, SubspaceLinear)}
-    for site, W in checkpoint.weights():
+    for site, W in site_weights(checkpoint, fold_norms):
         if site.name not in cores:
             continue
         layer = cores[site.name]

@@ -12,11 +12,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ontogeny.errors import InputError
+from ontogeny.genome.genome import Genome, Subspace
 from ontogeny.model.constrain import sites
 from ontogeny.model.layers import SubspaceLinear
 
 Alive = Mapping[str, Bool[Tensor, " k"]]  # site -> which of its directions live
-Scope = Literal["matrix", "global"]
+Scope = Literal["matrix", "role", "global"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 # Importance of a core's entries from a step's gradient and the core; summed over the steps of a round.
@@ -76,20 +77,27 @@ def direction_scores(
 
 
 def select(scores: Mapping[str, Float[Tensor, " k"]], share: float, scope: Scope = "matrix") -> dict[str, Tensor]:
-    """The directions with the highest scores: ``share`` of every matrix's, or of all matrices' together.
+    """The directions with the highest scores: ``share`` of every matrix's, of all matrices' of a role, or of all.
 
-    Every site keeps at least one; a dead direction (−∞) never returns. Of equal scores the earlier one stays.
+    By role, layers compete and kinds of matrices, whose gradients differ in scale, don't. Every site keeps at least
+    one; a dead direction (−∞) never returns. Of equal scores the earlier one stays.
     Raises InputError for a share outside (0, 1].
     """
     if not 0 < share <= 1:
         raise InputError(f"share of directions to keep: expected a number above 0 and at most 1, found {share}")
     if scope == "matrix":
         return {name: _top(s, max(1, round(share * len(s)))) for name, s in scores.items()}
-    best = {name: int(s.argmax()) for name, s in scores.items()}
-    raised = [s.index_fill(0, torch.tensor(best[name]), torch.inf) for name, s in scores.items()]
-    total = max(len(scores), round(share * sum(map(len, raised))))
-    chosen = _top(torch.cat(raised), total).split([len(s) for s in raised])
-    return dict(zip(scores, chosen, strict=True))
+    raised = {name: s.index_fill(0, s.argmax(), torch.inf) for name, s in scores.items()}  # each site's best stays
+    roles: dict[str, list[str]] = {}
+    for name in scores:
+        roles.setdefault(name.split(".", 2)[2] if scope == "role" else "", []).append(name)
+    found: dict[str, Tensor] = {}
+    for names in roles.values():
+        sizes = [len(raised[name]) for name in names]
+        total = max(len(names), round(share * sum(sizes)))
+        chosen = _top(torch.cat([raised[name] for name in names]), total).split(sizes)
+        found |= dict(zip(names, chosen, strict=True))
+    return {name: found[name] for name in scores}
 
 
 def _top(scores: Float[Tensor, " k"], count: int) -> Bool[Tensor, " k"]:
@@ -110,6 +118,16 @@ def compact(model: nn.Module) -> nn.Module:
         small.transposed = layer.transposed
         model.set_submodule(name, small.train(layer.training))
     return model
+
+
+def surviving(genome: Genome, survivors: Alive) -> Genome:
+    """The genome of subspaces with the directions that live alone, in their order; its provenance stays."""
+    genes = {}
+    for site, gene in genome.genes.items():
+        assert isinstance(gene, Subspace)
+        living = survivors[site.name]
+        genes[site] = Subspace(gene.U[:, living], gene.V[:, living])
+    return Genome(genes, genome.provenance)
 
 
 def development_state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

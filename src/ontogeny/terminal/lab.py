@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -15,7 +16,7 @@ from ontogeny.canonical import canonical_json
 from ontogeny.errors import InputError, choose
 from ontogeny.files import replacing, write_json
 from ontogeny.lab.experiment import Experiment, Rates, from_json
-from ontogeny.lab.scales import Scale
+from ontogeny.lab.scales import BESIDE, STATED, Scale
 from ontogeny.lab.store import Store, claimed, open_store
 from ontogeny.terminal.output import check_writable, console, count, duration, number, print_json, signed, table
 
@@ -50,7 +51,7 @@ def run_experiment(
     compared = all(store.result(pair.id, 0) for pair in comparisons(plan.experiment, store))
     if not compared or not assess(plan.experiment, store).complete:
         with progress(shown) as report, ENGINES[engine](workers) as mapper:
-            conduct(plan, mapper, report)
+            conduct(plan, mapper, report, lambda line: print(line, file=sys.stderr))
     show_assessment(plan.experiment, store, shown)
 
 
@@ -145,21 +146,42 @@ def list_experiments() -> None:
     console().print(table("Experiments", ("name", "question"), rows))
 
 
-def describe_scale(experiment: str, name: str, settings: Sequence[str]) -> None:
-    """Every value of an experiment's scale, as it would run."""
+def describe_scale(
+    experiment: str, name: str, settings: Sequence[str], donors: Sequence[str] = (), table_name: str = "primary"
+) -> None:
+    """Every value of an experiment's scale, as it would run; where donors are published, what nobody states of it."""
     from ontogeny.lab.prepare import find_scale
 
     preset = find_scale(experiment, name, settings)
     rows = [
-        (
-            field.name,
-            str(getattr(preset, field.name)),
-            "not stated: our choice" if field.name in preset.not_stated else "",
-        )
+        (field.name, str(getattr(preset, field.name)), OURS if field.name in preset.not_stated else "")
         for field in fields(Scale)
-        if field.name != "not_stated"
+        if field.name not in ("not_stated", "hub_donors")
     ]
+    if preset.not_stated:
+        rows += _paper_rows(experiment, preset, donors, table_name)
     console().print(table(f"{experiment}, scale {name}", ("setting", "value", "published"), rows))
+    if preset.not_stated:
+        console().print("Not an exact reproduction: what is not stated is our choice.", highlight=False)
+
+
+OURS = "not stated: our choice"
+
+
+def _paper_rows(experiment: str, preset: Scale, donors: Sequence[str], table_name: str) -> list[tuple[str, str, str]]:
+    """Every donor of every family with its revision, and what no field of a scale holds."""
+    from ontogeny.genome.checkpoint import split_revision
+    from ontogeny.lab.prepare import find_variants
+
+    families = find_variants(experiment, preset, table_name, given=bool(donors)).values()
+    named = donors or tuple(dict.fromkeys(donor for family in families for donor in family.scale.hub_donors))
+    which = "given" if donors else OURS if "hub_donors" in preset.not_stated else "its revision is not stated"
+    rows = []
+    for donor in named:
+        source, revision = split_revision(donor)
+        rows.append(("donor", f"{source}, revision {revision or 'main'}", which))
+    stated = STATED.get(experiment, {})
+    return rows + [(key, value, stated.get(key, OURS)) for key, value in BESIDE.items()]
 
 
 def dry_run(
@@ -173,17 +195,17 @@ def dry_run(
     text: Sequence[str] = (),
 ) -> None:
     """Every kind of run with its cost here; nothing is read but a given donor's configuration, nothing written."""
-    from ontogeny.lab.estimate import estimate, measured_flops_per_second
+    from ontogeny.lab.estimate import estimate, measured_flops_per_second, storage
     from ontogeny.lab.prepare import find_scale, find_variants, outline
     from ontogeny.terminal.output import table as make_table
 
     choose(table, ("primary", "full"), "--table")
     preset = find_scale(name, scale_name, settings)
     experiment = outline(name, preset, donors, table, fixed_rates(name, scale_name), text)
-    variants = {} if donors else find_variants(name, preset, table, text, given=False)
+    variants = find_variants(name, preset, table, text, given=bool(donors))
     workers = workers or os.cpu_count() or 1
     speed = measured_flops_per_second()
-    lines = estimate(experiment, variants, speed)
+    lines = estimate(experiment, {} if donors else variants, speed)
     rows = [
         (
             e.what,
@@ -195,14 +217,20 @@ def dry_run(
         )
         for e in lines
     ]
-    total = sum(e.seconds * e.runs for e in lines)
-    disk = sum(e.disk * e.runs for e in lines) / 1e6
+    beside = storage(experiment, variants, given=bool(donors))
+    beside[f"training checkpoints, {workers} of the largest"] = workers * max(e.state for e in lines)
+    rows += [(what, "–", "–", "–", f"{size / 1e6:,.2f} MB", "–") for what, size in beside.items()]
+    time_ = duration(sum(e.seconds * e.runs for e in lines) / workers)
+    disk = (sum(e.disk * e.runs for e in lines) + sum(beside.values())) / 1e6
+    memory = f"{workers * max(e.memory for e in lines) / 1e6:,.0f} MB"  # the largest run's, in every worker
     flops = count(sum(e.flops * e.runs for e in lines))
-    rows.append(("total", str(sum(e.runs for e in lines)), flops, "–", f"{disk:,.1f} MB", duration(total / workers)))
+    rows.append(("total", str(sum(e.runs for e in lines)), flops, memory, f"{disk:,.1f} MB", time_))
     title = (
         f"{name} at {scale_name}, {table} table: cost a run, and in total on {workers} workers here "
         f"({speed / 1e9:.0f} GFLOP/s each measured on the laptop shape; small arms reach less)"
     )
+    if preset.not_stated:
+        describe_scale(name, scale_name, settings, donors, table)
     console().print(make_table(title, ("run", "runs", "FLOPs", "memory", "disk", "time"), rows))
 
 

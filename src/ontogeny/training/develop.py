@@ -55,6 +55,8 @@ class DevelopConfig:
             raise InputError(f"score {self.score!r}, scope {self.scope!r}: expected one of {known}")
         if not 0 <= self.regrow < 1:
             raise InputError(f"regrow: expected a share from 0 to less than 1, found {self.regrow:g}")
+        if self.regrow and self.scope != "matrix":  # a site has no share of its own to grow back to
+            raise InputError(f"regrow: expected with scope 'matrix' alone, found {self.scope!r}")
 
     def share(self, rounds: int) -> float:
         """The share of directions that live after so many rounds."""

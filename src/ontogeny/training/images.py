@@ -208,10 +208,10 @@ def augmented(
     pixels: UInt8[np.ndarray, "images height width channels"], generator: np.random.Generator
 ) -> UInt8[np.ndarray, "images height width channels"]:
     """Each image flipped left to right with probability ½, then shifted by up to an eighth of its size (at least one
-    pixel) in either direction, the border filled by reflection."""
-    count, height, width, _ = pixels.shape
+    pixel) in either direction, the border filled by reflection. Grey ones aren't flipped: a mirrored digit is none."""
+    count, height, width, channels = pixels.shape
     pad = max(1, height // 8)
-    flipped = generator.random((count, 1)) < 0.5
+    flipped = (generator.random((count, 1)) < 0.5) & (channels > 1)
     top, left = generator.integers(0, 2 * pad + 1, (2, count, 1))
     padded = np.pad(pixels, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect")
     rows = top + np.arange(height)

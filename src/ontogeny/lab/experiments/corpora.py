@@ -37,7 +37,10 @@ FLAW = (
     "stands above it, other genomes on the same corpus below, and poor corpora beside"
 )
 
-SCALES = development.SCALES  # so that its runs on the first corpus, and its donors, are found again
+SCALES = development.SCALES | {  # so that its runs on the first corpus, and its donors, are found again
+    "paper": development.SCALES["paper"]
+    | {"not_stated": ("hub_donors", "text", "rank", "steps", *development.SCALES["paper"]["not_stated"])}
+}
 EMBEDDED = ("stdlib:code", "stdlib:prose")  # rich corpora where fewer than ENOUGH are given
 ENOUGH = 4  # rich corpora that the claim asks for
 POOR = ("shuffled", "1%", "page")  # of the first corpus

@@ -2,7 +2,8 @@
 
 Genomes × environments: every genome is developed in several environments (initialisation and data order), donor
 genomes and random ones alike, each genome with the embeddings of its donor, frozen. Arms "donor 1" … are one donor's
-genome, "random 1" … one random genome; "donor" and "random" take the replicate's own.
+genome, "random 1" … one random genome; "donor" and "random" take the replicate's own. In the full table "half 1" … are
+half of a donor's genome and half of another's, "turned 1" … a donor's in another basis in every environment.
 """
 
 from collections.abc import Collection, Mapping
@@ -15,23 +16,22 @@ from numpy.typing import NDArray
 from ontogeny.lab.answers import Answer, answer_of, find_contrast
 from ontogeny.lab.answers import findings as answers_to_findings
 from ontogeny.lab.conduct import comparisons, evaluated_runs
-from ontogeny.lab.experiment import Contrast, Embeddings, Experiment, Run
+from ontogeny.lab.experiment import Contrast, Embeddings, Experiment, Run, Setting
 from ontogeny.lab.experiments.arms import PRIMARY
-from ontogeny.lab.experiments.development_figures import likeness_drawings, likeness_tables
+from ontogeny.lab.experiments.development_figures import (
+    likeness_drawings,
+    likeness_tables,
+    relatives,
+    span_likeness,
+    width_tables,
+)
+from ontogeny.lab.experiments.widths import width_variants
 from ontogeny.lab.judge import Assessment, conditions
 from ontogeny.lab.likeness import Likeness, jackknife_interval, likeness
 from ontogeny.lab.report.figures import Drawing
 from ontogeny.lab.report.tables import Table, show
-from ontogeny.lab.scales import published
-from ontogeny.lab.statistics import (
-    DELTA,
-    Interval,
-    Verdict,
-    describe,
-    judge,
-    unmet,
-    variance_component,
-)
+from ontogeny.lab.scales import Scale, Variant, published
+from ontogeny.lab.statistics import DELTA, Interval, Verdict, describe, judge, unmet, variance_share
 from ontogeny.lab.store import Store
 from ontogeny.lab.survivors import Survivors, chance, likeness_matrix, survivors
 from ontogeny.training.develop import schedule
@@ -63,31 +63,47 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {  # full table
     "in one round": {"rounds": 1},
     "regrowing": {"regrow": 0.1},
 }
+# Full table:
+RANKS = ("100%", "30%", "10%")  # of a genome, beside the scale's own; at 100 % the basis alone tells genomes apart
+WIDTHS = {"smoke": (32, 48), "laptop": (64, 96, 128), "workstation": (128, 256, 512)}
+GENOMES = 8  # at least, where donors aren't the user's own
 
 RULES = {
     "estimand": "gap = test loss(control) − test loss(treatment), nats a token, at the last declared step; the donor's "
     "embeddings and head frozen, as published",
     "process": "every direction of the genome lives at first; six rounds, spread evenly from a sixth to two thirds of "
     "the steps (ours: not stated), leave 39.1 % in every matrix, those with the largest |∂L/∂C| over the round's "
-    "steps, summed over a direction's row and column of the core; survivors train on",
+    "steps, summed over a direction's row and column of the core; survivors train on. Half-shared genomes and turned "
+    "bases (full table) train at the donor's rates",
     "likeness": "cosine of two runs' survivors over all matrices, index by index in singular-value order, for runs in "
     "different environments; 0.391 by chance. Between genomes it is what the order alone gives. p by permuting genomes "
     "within each environment; intervals by the jackknife over genomes. All of it in these environments, at least 4, "
     "and only if every run of the grid passes its gates",
     "E12": "supported if random − donor is supported",
     "E13": "likeness within a donor's genome − between donor genomes: supported if the lower 95 % bound > 0.02 and "
-    "p < 0.05; refuted if the upper bound < 0.02. Beside it the same of random genomes, which asks whether a "
-    "pretrained genome converges more",
+    "p < 0.05; refuted if the upper bound < 0.02. Where random genomes converge too (their lower bound > 0.02) it is "
+    "told and not held against it: the statement says the same genome, which a random one is as well",
     "E14": "refuted if E13 is, or if twins also predict alike: divergence (mean of both KL) between genomes − within, "
     "in different environments, that of random genomes taken off, since twins share a frozen head: lower 95 % bound > "
     "0.02 nats; supported if E13 is and the upper bound < 0.02",
     "E15": "share of the genome, with its donor's embeddings, in the variance of the donor genomes' final losses, "
-    "genomes × environments; the rest is the environment's, its interaction with the genome included. Supported if the "
-    "95 % interval lies between a tenth and nine tenths; refuted if it lies below the one or above the other",
+    "genomes × environments; the rest is the environment's, its interaction with the genome included. Generalised 95 % "
+    "interval: all components vary. Supported if it lies between a tenth and nine tenths, which takes more than five "
+    "genomes in four environments, and the share is above that of random genomes, which have the same embeddings "
+    "(else undecided, code mixed); refuted if it lies below the one or above the other",
 }
 
 
-def declare(*, given: bool, table: str, **rest: Any) -> Experiment:
+def variants(scale: Scale, table: str, text: tuple[str, ...], given: bool) -> dict[str, Variant]:
+    """The scale's donors; in the full table eight of them at least, and families of other widths."""
+    if table != "full" or given or scale.hub_donors:
+        return {"": Variant(scale, text)}
+    others = {f"d{v.scale.width}": v for v in width_variants(scale, WIDTHS, text, given).values()}
+    others.pop(f"d{scale.width}", None)
+    return {"": Variant(replace(scale, donors=max(scale.donors, GENOMES)), text)} | others
+
+
+def declare(*, given: bool, table: str, settings: Mapping[str, Setting] | None = None, **rest: Any) -> Experiment:
     """The experiment for one scale, text and set of donors. ``given``: the donors are the user's own."""
     setting = rest["setting"]
     schedule(setting.steps, **PROCESS)  # told now rather than in the first run
@@ -106,11 +122,19 @@ def declare(*, given: bool, table: str, **rest: Any) -> Experiment:
             )  # fmt: skip
     asked = [("random", "donor", "does the donor's genome end better than a random one?", True)]
     if full:
-        for name, change in ALTERNATIVES.items():
-            arms |= {f"{k} {name}": replace(arms[k], name=f"{k} {name}", develop=PROCESS | change) for k in KINDS}
-            asked.append((f"random {name}", f"donor {name}", f"and pruned {name}?", False))
-        if len(setting.donors) > 1:
-            for g in genomes:
+        further: dict[str, dict[str, Any]] = {n: {"develop": PROCESS | change} for n, change in ALTERNATIVES.items()}
+        further |= {rank: {"recipe": {"rank": rank}} for rank in RANKS if rank != setting.rank}
+        further |= {name: {"setting": name} for name in settings or {}}
+        for name, change in further.items():
+            arms |= {f"{k} {name}": replace(arms[k], name=f"{k} {name}", **change) for k in KINDS}
+            how = "pruned" if name in ALTERNATIVES else "at"
+            asked.append((f"random {name}", f"donor {name}", f"and {how} {name}?", False))
+        for g in genomes:
+            arms[f"turned {g}"] = replace(
+                arms[f"donor {g}"], name=f"turned {g}", controls=("in-subspace",),
+                description=f"genome {g} in a basis of its own, U and V turned apart, in every environment",
+            )  # fmt: skip
+            if len(genomes) > 1:
                 arms[f"half {g}"] = replace(
                     arms[f"donor {g}"], name=f"half {g}", controls=("half-shared",), donors="all", draw=g,
                     description=f"half of genome {g}'s sites, half of another's",
@@ -124,13 +148,14 @@ def declare(*, given: bool, table: str, **rest: Any) -> Experiment:
     return Experiment(
         name=NAME,
         title=TITLE,
-        arms=tuple(replace(arm, recipe={"basis": "singular"}) for arm in arms.values()),
+        arms=tuple(replace(arm, recipe={"basis": "singular"} | dict(arm.recipe)) for arm in arms.values()),
         embeddings={"frozen": tuple(arms)},
         contrasts=tuple(Contrast("frozen", *contrast) for contrast in asked),
         single_checkpoint=given and len(setting.donors) == 1,
         not_applicable=dict.fromkeys(("E13", "E14", "E15"), ONE_GENOME) if len(setting.donors) == 1 else {},
         rules=RULES,
         table=table,
+        settings=dict(settings or {}),
         alignments=(),
         twins=tuple(twins.values()) if len(genomes) > 1 else (),
         **rest,
@@ -248,7 +273,9 @@ def _same_structure(assessment: Assessment, store: Store) -> Answer:
     verdict = _judge(assessment, gaps["donor"])
     if verdict.word == "supported" and alike["donor"].p >= 0.05:
         return Answer(measured, Verdict("undecided", "p"), "p ≥ 0.05 by permutation")
-    return Answer(measured, verdict, verdict.code or f"within a genome likeness is {describe(gaps['donor'])}")
+    too = "; so do random genomes: any fixed basis does" if gaps["random"].low > DELTA else ""
+    why = verdict.code or f"within a genome likeness is {describe(gaps['donor'])}"
+    return Answer(measured, verdict, why + (too if verdict.word == "supported" else ""))
 
 
 # Function and losses ------------------------------------------------------------------------------------------
@@ -302,19 +329,6 @@ def _told(found: Mapping[tuple[Cell, Cell], Any]) -> str:
     return "; ".join(parts)
 
 
-def genome_share(losses: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Share of the genome (columns) in the variance of losses, estimate and 95 % bounds; environments are rows.
-
-    The genome's component, with its Williams–Tukey bounds, beside the environment's and the residual's, which holds
-    their interaction: a run repeats to the bit.
-    """
-    genome, environment = variance_component(losses), variance_component(losses.T)
-    residual = genome.mean_square - losses.shape[0] * genome.variance
-    rest = max(0.0, environment.variance) + residual
-    shares = [value / (value + rest) for value in (max(0.0, genome.variance), genome.low, genome.high)]
-    return shares[0], shares[1], shares[2]
-
-
 def _losses(assessment: Assessment, kind: str) -> NDArray[np.float64] | None:
     """Environments × genomes; None until every run is there."""
     genomes = range(1, len(assessment.experiment.setting.donors) + 1)
@@ -326,50 +340,53 @@ def _losses(assessment: Assessment, kind: str) -> NDArray[np.float64] | None:
 
 def _twins(assessment: Assessment) -> Answer:
     losses = {kind: _losses(assessment, kind) for kind in KINDS}
-    shares = {kind: genome_share(found) for kind, found in losses.items() if found is not None}
+    shares = {kind: variance_share(found) for kind, found in losses.items() if found is not None}
     if len(shares) < len(KINDS):
         ended = all(assessment.arms["frozen", name].losses for group in assessment.experiment.twins for name in group)
         what = Verdict("undecided", "diverged or missing runs") if ended else Verdict("not run")
         return Answer("", what, what.code or "not finished")
     told = "the genome's share of the final losses' variance: " + "; ".join(
-        f"{kind} {share:.0%} [{low:.0%}, {high:.0%}]" for kind, (share, low, high) in shares.items()
+        f"{kind} {show(share, '±.0%')}" for kind, share in shares.items()
     )
     if undecided := _unmet(assessment):
         return Answer(told, undecided, undecided.code)
-    _, low, high = shares["donor"]
-    if high < 0.1 or low > 0.9:
-        return Answer(
-            told, Verdict("refuted"), f"the {'genome' if high < 0.1 else 'environment'} explains under a tenth"
-        )
-    if low > 0.1 and high < 0.9:
-        return Answer(told, Verdict("supported"), "genome and environment each explain more than a tenth")
-    return Answer(told, Verdict("undecided", "straddles"), "the interval holds a tenth or nine tenths: more genomes")
+    donor, other = shares["donor"], shares["random"]
+    if donor.high < 0.1 or donor.low > 0.9:
+        smaller = "genome" if donor.high < 0.1 else "environment"
+        return Answer(told, Verdict("refuted"), f"the {smaller} explains under a tenth")
+    if donor.low <= 0.1 or donor.high >= 0.9:
+        why = "the interval holds a tenth or nine tenths: more genomes and environments"
+        return Answer(told, Verdict("undecided", "straddles"), why)
+    if other.mean >= donor.mean:
+        why = "random genomes, with the same embeddings, have as large a share: it may be the embeddings'"
+        return Answer(told, Verdict("undecided", "mixed"), why)
+    why = f"each explains more than a tenth; of random genomes, with the same embeddings, the share is {other.mean:.0%}"
+    return Answer(told, Verdict("supported"), why)
+
+
+# Figures and tables -------------------------------------------------------------------------------------------
 
 
 def figures(name: str, assessment: Assessment, store: Store) -> tuple[Drawing, ...]:
     """Likeness of survivors, and where they are."""
     grids = {kind: survivors_of(assessment, store, kind) for kind in KINDS}
     matrices = {kind: (list(grid), likeness_matrix(grid)) for kind, grid in grids.items() if len(grid) > 1}
-    return likeness_drawings(name, matrices, grids, assessment.experiment)
+    return likeness_drawings(name, matrices, whole_likeness(assessment, grids), grids, assessment.experiment)
 
 
 def tables(assessment: Assessment, store: Store) -> tuple[Table, ...]:
-    """The same as numbers."""
-    grids = {kind: survivors_of(assessment, store, kind) for kind in KINDS}
+    """The same as numbers; in the full table with spans of turned bases, relatives, and the gap by width."""
+    grids = {kind: survivors_of(assessment, store, kind) for kind in (*KINDS, "half", "turned")}
+    alike, several = whole_likeness(assessment, grids), assessment.experiment.replicates > 1
+    both = several and all(_complete(assessment, grids[kind]) for kind in ("donor", "turned"))
+    spans = {kind: span_likeness(grids[kind], kind == "turned") for kind in ("donor", "turned") if both}
+    losses = {kind: _losses(assessment, kind) for kind in ("donor", "half", "random") if grids["half"]}
+    family = {kind: found for kind, found in losses.items() if found is not None and "donor" in alike}
+    shared = relatives(grids, family, alike["donor"]) if len(family) == 3 else {}
+    return (*likeness_tables(alike, {k: grids[k] for k in KINDS}, spans, shared), *width_tables(assessment))
+
+
+def whole_likeness(assessment: Assessment, grids: Mapping[str, Grid]) -> dict[str, Likeness]:
+    """Kind -> its likeness, where its grid is complete and has several genomes and environments."""
     several = len(assessment.experiment.setting.donors) > 1 and assessment.experiment.replicates > 1
-    whole = {kind: grid for kind, grid in grids.items() if several and _complete(assessment, grid)}
-    alike = {kind: found_likeness(grid) for kind, grid in whole.items()}
-    return likeness_tables(alike, grids, shared_likeness(assessment, store, alike.get("donor")))
-
-
-def shared_likeness(assessment: Assessment, store: Store, donor: Likeness | None) -> dict[str, float]:
-    """Likeness of runs, in different environments, of genomes that share all, half (full table) or none of their sites.
-
-    Half: each genome with the one made of half of it.
-    """
-    half, whole = (survivors_of(assessment, store, kind) for kind in ("half", "donor"))
-    if donor is None or not _complete(assessment, half):
-        return {}
-    matrix = likeness_matrix({("whole", *key): kept for key, kept in whole.items()} | half)[: len(whole), len(whole) :]
-    pairs = [matrix[i, j] for i, a in enumerate(whole) for j, b in enumerate(half) if a[0] == b[0] and a[1] != b[1]]
-    return {"all": donor.within, "half": float(np.mean(pairs)), "none": donor.between}
+    return {kind: found_likeness(grids[kind]) for kind in KINDS if several and _complete(assessment, grids[kind])}

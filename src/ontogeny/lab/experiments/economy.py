@@ -32,7 +32,12 @@ FLAW = (
 )
 
 SCALES = {
-    "paper": published("HuggingFaceTB/SmolLM2-135M", steps=500, evaluate_at=(50, 100, 200, 300, 400, 500)),
+    "paper": published(
+        "HuggingFaceTB/SmolLM2-135M",
+        steps=500,
+        evaluate_at=(50, 100, 200, 300, 400, 500),
+        not_stated=("hub_donors", "text", "rank", "steps"),
+    ),
 }
 
 BITS = (8, 4, 2, 1)

@@ -162,12 +162,12 @@ def _cost_table(assessment: Assessment) -> Table:
     for (mode, name), cost in costs(assessment).items():
         arm = assessment.arms[mode, name]
         spent = (cost.stored, cost.used, cost.forward, cost.training, cost.read, cost.joules)
-        rows.append((mode, name, arm.interval, *spent, *_busy(arm)))
+        rows.append((mode, name, arm.interval, *spent, *busy(arm)))
     note = "Joules are estimated from FLOPs and bytes read; training FLOPs count every product that was computed."
     return Table("energy", "What a token costs", columns, tuple(rows), grouped=True, note=note)
 
 
-def _busy(arm: ArmSummary) -> tuple[Interval | None, float | None]:
+def busy(arm: ArmSummary) -> tuple[Interval | None, float | None]:
     """The smallest share of units that carries 90 % of the squared activation: at the end, and before training."""
     steps = arm.further.get("busy")
     if not steps:

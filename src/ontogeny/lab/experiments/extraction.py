@@ -44,6 +44,7 @@ SCALES = {"paper": published(DONORS[0], steps=500, evaluate_at=(50, 100, 200, 30
 FULL_WIDTHS = WIDTHS | {"laptop": (64, 96, 128)}
 NUMBER = r"[+-]\d+\.\d+"
 VALUES = ("values-kept", "values-flipped", "values-permuted")
+FOLDED = ("svd-folded", "magnitude-folded", "values-kept-folded")  # full table
 HALVES = tuple(reading for reading in READINGS if reading != "full")
 
 RULES = {
@@ -81,6 +82,9 @@ def declare(*, given: bool, table: str, settings: Mapping[str, Setting] | None =
         if last:
             arms += [_arm(kind, width, name, rank) for kind in (*VALUES, *_readings())]
             contrasts += _at_widest(width)
+            if full:
+                arms += [_arm(kind, width, name, rank) for kind in FOLDED]
+                contrasts += _folded(width)
     return Experiment(
         name=NAME,
         title=TITLE,
@@ -123,6 +127,15 @@ def _at_widest(width: int) -> list[Contrast]:
     return found
 
 
+def _folded(width: int) -> list[Contrast]:
+    asked = [
+        ("random", "svd-folded", "directions of the weights as used, gains of the norms folded in?"),
+        ("mask-random", "magnitude-folded", "and their largest entries?"),
+        ("svd-folded", "values-kept-folded", "what does the start from the folded values add?"),
+    ]
+    return [Contrast("fresh", f"{c} d{width}", f"{t} d{width}", question, primary=False) for c, t, question in asked]
+
+
 def _arm(kind: str, width: int, setting: str, rank: str) -> Arm:
     arm = KINDS[kind.removesuffix("-density")]
     if kind.endswith("-density"):
@@ -142,6 +155,7 @@ def _reading_arm(kind: str, reading: str) -> Arm:
     return Arm(f"{kind}-{reading}", recipe=basis, controls=controls, reading=reading, description=f"{kind}: {what}")  # type: ignore[arg-type]
 
 
+FOLD = {"fold_norms": True}
 KINDS: dict[str, Arm] = {
     "svd": Arm("svd", description="the donor's leading singular subspaces"),
     "random": Arm("random", controls=("random",), description="Haar-random subspaces of the same rank"),
@@ -150,6 +164,13 @@ KINDS: dict[str, Arm] = {
         "mask-random", recipe={"mask": True}, controls=("mask-layer-density",), description="k² weights drawn at random"
     ),
     **{name: OTHERS[name] for name in VALUES},
+    "svd-folded": Arm("svd-folded", recipe=FOLD, description="the donor's subspaces, norm gains folded in first"),
+    "magnitude-folded": Arm(
+        "magnitude-folded", recipe={"mask": True} | FOLD, description="its k² largest weights, norm gains folded in"
+    ),
+    "values-kept-folded": replace(
+        OTHERS["values-kept"], recipe=FOLD, description="the donor's core, norm gains folded in, trained on"
+    ),
     **{f"{kind}-{reading}": _reading_arm(kind, reading) for reading in HALVES for kind in ("svd", "random")},
 }
 

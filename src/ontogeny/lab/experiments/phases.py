@@ -42,19 +42,31 @@ SCALES: dict[str, dict[str, Any]] = {
         rank="50%",
         steps=600,
         evaluate_at=(100, 300, 600),
-        not_stated=("text", "rank", "steps", *OUR_CHOICE),
+        not_stated=("hub_donors", "text", "rank", "steps", *OUR_CHOICE),
     ),
 }
 SECOND = 2 / 3  # of the first phase's steps: how long the second is
 SAME, OTHER = "later", "B"  # settings of the second phase: the same text further on, another text
 KEEP = 0.391  # published: C
+EVEN = 0.372  # of the phase: one round there leaves as many directions, on average over steps, as the slow six
 
 TEMPI: dict[str, tuple[dict[str, Any], str]] = {
     "slow": ({"keep": KEEP}, "six rounds of pruning, from a sixth to two thirds of the phase"),
     "quick": ({"keep": KEEP, "last": 1 / 3}, "six rounds, from a sixth to a third"),
     "at once": ({"keep": KEEP, "rounds": 1}, "one round, after a sixth"),
+    "at once, even": ({"keep": KEEP, "rounds": 1, "first": EVEN}, "one round, where as many are alive on average"),
     "at once, late": ({"keep": KEEP, "rounds": 1, "first": 2 / 3}, "one round, after two thirds"),
     "never more": ({"keep": KEEP, "start": KEEP, "rounds": 0}, "the leading directions alone, from the start"),
+}
+GRID = {  # overproduction × rounds × length, full table
+    f"{start:.0%}, {rounds} to {last:.0%}": (
+        {"keep": KEEP, "start": start, "rounds": rounds, "first": last if rounds == 1 else 1 / 6, "last": last},
+        f"from {start:.0%} of the directions in {rounds} by {last:.0%} of the phase",
+    )
+    for start in (1.0, 0.7)
+    for rounds in (1, 3, 6)
+    for last in (1 / 3, 2 / 3)
+    if not (start == 1 and (rounds == 6 or (rounds, last) == (1, 2 / 3)))  # slow, quick, at once late
 }
 FIRST = {
     **{kind: PRIMARY[kind] for kind in ("donor", "random", "dense")},
@@ -66,11 +78,11 @@ FIRST = {
     },
     **{
         name: Arm(name, recipe={"basis": "singular"}, develop=options, description=f"the donor's: {what}")
-        for name, (options, what) in TEMPI.items()
+        for name, (options, what) in (TEMPI | GRID).items()
     },
 }
 GOING_ON = ("donor", "random", "dense", "donor start", "random start")  # on the same text
-ELSEWHERE = ("donor", "random", "dense", "slow", "at once", "at once, late")  # on the other
+ELSEWHERE = ("donor", "random", "dense", "slow", "at once", "at once, even")  # on the other
 FORGETS = (("dense", "donor"), ("random", "donor"))  # control, treatment
 READ = "{} on B"
 SLOWER = 1 / 3  # of the rates: every arm that a verdict asks of goes on so too
@@ -82,7 +94,8 @@ RULES = {
     "every phase warms its rates up and cools them down",
     "rates": "tuned for every arm of the first phase and kept in the second, where nothing is tuned; a released arm "
     "takes the dense arm's. So supported needs the same sign at a third of the rates (exploratory contrasts)",
-    "tokens": "equal, not FLOPs: a slowly pruned network has had more directions for longer (table)",
+    "tokens": "equal; FLOPs follow the directions alive (table), of which one round after 37 % of the phase ('even') "
+    "leaves as many on average as the slow six",
     "G30": "judged as: a network in its donor's genome forgets less than one whose every weight is free, and than one "
     "in a random genome. Supported if forgetting(dense) − forgetting(donor) and forgetting(random) − forgetting(donor) "
     "both have their lower bound > 0.02 nats, refuted if one has its upper bound < 0.02, each at the level of two "
@@ -92,8 +105,8 @@ RULES = {
     "kept − donor kept are supported, and each is more than 0.02 nats above the same of the random genome (else "
     "mixed: any constraint may be worth that); refuted if one of the two is refuted: it has done its work as a start",
     "G37": "judged as: pruning slowly pays, now or on what comes next. Supported if slow beats one round early and one "
-    "round late, at the end of the first phase or at the end of the second on the other text; refuted if in both "
-    "places one of them is no worse",
+    "of as many directions on average, at the end of the first phase or at the end of the second on the other text; "
+    "refuted if in both places one of them is no worse",
 }
 
 
@@ -116,7 +129,8 @@ def declare(*, given: bool, table: str, settings: Mapping[str, Setting], **rest:
     """The experiment for one scale, two texts and set of donors. ``given``: the donors are the user's own."""
     for options, _ in TEMPI.values():
         schedule(rest["setting"].steps, **options)  # told now rather than in the first run
-    arms = FIRST | {arm.name: arm for name in GOING_ON for arm in _later(name)}
+    arms = {name: arm for name, arm in FIRST.items() if table == "full" or name not in GRID}
+    arms |= {arm.name: arm for name in GOING_ON for arm in _later(name)}
     arms |= {
         READ.format(name): _goes_on(name, READ.format(name), OTHER, "goes on on another text") for name in ELSEWHERE
     }
@@ -163,7 +177,7 @@ def _slowly_on(arm: Arm) -> Arm:
 
 
 KEPT = (("donor released", "donor kept"), ("donor start kept", "donor kept"))
-PRUNED = (("at once", "slow"), ("at once, late", "slow"))
+PRUNED = (("at once", "slow"), ("at once, even", "slow"))
 NEXT = tuple((READ.format(control), READ.format(treatment)) for control, treatment in PRUNED)
 LEARNT = tuple((READ.format(control), READ.format(treatment)) for control, treatment in FORGETS)
 ASKED = tuple(dict.fromkeys(name for pair in (*KEPT, *NEXT, *LEARNT) for name in pair))
@@ -183,6 +197,7 @@ def _contrasts() -> list[tuple[str, str, str, bool]]:
         ("random start kept", "donor start kept", "is the donor's a better start?", False),
         ("dense kept", "donor start kept", "better than a fresh start?", False),
         ("quick", "slow", "is half the time enough?", False),
+        ("at once, late", "slow", "and having had more for longer?", False),
         ("never more", "slow", "is it worth having had more?", False),
     ]
     pairs = (*KEPT, *NEXT, *LEARNT)
@@ -300,7 +315,8 @@ def figures(name: str, assessment: Assessment, store: Store) -> tuple[Drawing, .
 
 def tables(assessment: Assessment, store: Store) -> tuple[Table, ...]:
     """The same as numbers; what every tempo keeps, and for how long."""
-    return retention_table(retention(assessment)), tempo_table(assessment, TEMPI)
+    tempi = TEMPI | (GRID if assessment.experiment.table == "full" else {})
+    return retention_table(retention(assessment)), tempo_table(assessment, tempi)
 
 
 def retention(assessment: Assessment) -> dict[str, tuple[Interval, Interval]]:

@@ -19,7 +19,9 @@ NAME = "profile"
 TITLE = "Profile: is it how many directions each matrix gets, or which ones?"
 FLAW = "ranks by energy and the donor's directions were never varied apart; here each is, at equal trained values"
 
-SCALES = {"paper": published("HuggingFaceTB/SmolLM2-135M", steps=200)}
+SCALES = {
+    "paper": published("HuggingFaceTB/SmolLM2-135M", steps=200, not_stated=("hub_donors", "text", "rank", "steps"))
+}
 
 ENERGY = {"profile": "energy"}
 ARMS = {

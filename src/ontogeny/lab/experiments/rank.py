@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ontogeny.lab.answers import Answer, answer_of, find_contrast
+from ontogeny.lab.answers import Answer, answer_of
 from ontogeny.lab.answers import findings as answers_to_findings
 from ontogeny.lab.experiment import Arm, Contrast, Experiment, Setting
 from ontogeny.lab.experiments.rank_figures import width_drawings, width_tables
@@ -30,25 +30,26 @@ FLAW = (
 
 WIDTHS = {"smoke": (32, 48), "laptop": (64, 96, 128), "workstation": (256, 512)}
 FULL_WIDTHS = WIDTHS | {"laptop": (64, 96, 128, 192, 256), "workstation": (128, 256, 512)}
-FRACTIONS, NUMBERS = ("10%", "25%", "50%"), ("8", "16")
-FULL_FRACTIONS = ("2%", "5%", "10%", "20%", "25%", "30%", "50%")
+FRACTIONS, NUMBERS = ("10%", "30%"), ("8",)
+FULL_FRACTIONS, FULL_NUMBERS = ("2%", "5%", "10%", "20%", "30%", "50%"), ("8", "16")
 VANISHES_AT = "30%"
 
 SCALES: dict[str, dict[str, Any]] = {
     "laptop": {"steps": 300, "evaluate_at": (50, 100, 200, 300)},
-    "paper": published("HuggingFaceTB/SmolLM2-135M", steps=200),
+    "paper": published("HuggingFaceTB/SmolLM2-135M", steps=200, not_stated=("rank", "steps")),
 }
 PUBLISHED_RANK = "171"  # of 576, where the gap is said to vanish; 29.7 %
 
 RULES = {
     "estimand": "gap = test loss(random) − test loss(donor), nats a token, at the last step, at every width and rank",
-    "E11": f"at the widest network: supported if the gap at 10 % is supported and that at the smallest fraction from "
-    f"{VANISHES_AT} on is refuted (upper bound < 0.02 nats); refuted if the latter is supported; undecided, code gap, "
-    "if there is none at 10 % that could vanish",
+    "E11": f"at the widest network: supported if the gap at 10 % is supported and that at {VANISHES_AT} (published: "
+    f"{PUBLISHED_RANK} of 576 directions) is refuted (upper bound < 0.02 nats); refuted if the latter is supported; "
+    "undecided, code gap, if there is none at 10 % that could vanish",
     "E22": "growth = gap at the widest − gap at the narrowest network, paired by replicate, at 8 directions, where "
     "chance overlap falls with width: supported if its lower 95 % bound > 0.02 nats and the gap at the widest is above "
-    "0.02 too; refuted if its upper bound < 0.02; the same at 10 % of the width, where chance overlap stays, stands "
-    "beside it",
+    "0.02 too; refuted if its upper bound < 0.02. 8 directions are also an ever smaller share of the width, so "
+    "undecided, code mixed, where growth at 10 % of the width has its upper bound < 0.02. Donors train as many steps "
+    "at every width: their losses aren't matched, and stand beside",
 }
 
 
@@ -63,11 +64,11 @@ def declare(*, given: bool, table: str, settings: Mapping[str, Setting] | None =
     shapes = declared_widths(rest["setting"], settings)
     arms, contrasts = [], []
     for name, width in shapes.items():
-        numbers = (*NUMBERS, *((PUBLISHED_RANK,) if rest["scale"] == "paper" else ()))
-        ranks = ranks_at(width, FULL_FRACTIONS if full else FRACTIONS, numbers)
+        fractions, numbers = (FULL_FRACTIONS, FULL_NUMBERS) if full else (FRACTIONS, NUMBERS)
+        ranks = ranks_at(width, fractions, (*numbers, *((PUBLISHED_RANK,) if rest["scale"] == "paper" else ())))
         for rank, label in ranks.items():
             arms += [_arm(kind, width, rank, label, name) for kind in ("donor", "random")]
-            primary = label in ("10%", "50%", f"k{PUBLISHED_RANK}") and width in list(shapes.values())[-3:]
+            primary = label in ("10%", vanishing(rest["scale"])) and width in list(shapes.values())[-3:]
             size = f"d{width} {label}"
             question = f"the donor's {label} of {width} directions"
             contrasts.append(Contrast("fresh", f"random {size}", f"donor {size}", question, primary=primary))
@@ -85,6 +86,11 @@ def declare(*, given: bool, table: str, settings: Mapping[str, Setting] | None =
         alignments=("none",),
         **rest,
     )
+
+
+def vanishing(scale: str) -> str:
+    """Label of the rank at which the gap is said to vanish."""
+    return f"k{PUBLISHED_RANK}" if scale == "paper" else VANISHES_AT
 
 
 def ranks_at(width: int, fractions: tuple[str, ...], numbers: tuple[str, ...]) -> dict[str, str]:
@@ -128,17 +134,17 @@ def findings(assessment: Assessment, store: Store) -> dict[str, dict[str, str]]:
 
 def _vanishes(assessment: Assessment) -> Answer:
     width = max(map(width_of, assessment.experiment.all_settings().values()))
-    labels = [rank for rank in (VANISHES_AT, "50%") if find_contrast(assessment, _gap_name(width, rank))]
-    low, high = (answer_of(assessment, _gap_name(width, rank)) for rank in ("10%", labels[0]))
+    there = vanishing(assessment.experiment.scale)
+    low, high = (answer_of(assessment, _gap_name(width, rank)) for rank in ("10%", there))
     told = "; ".join(answer.measured for answer in (low, high) if answer.measured)
     if "not run" in (low.verdict.word, high.verdict.word):
         return Answer(told, Verdict("not run"), "not finished")
     if high.verdict.word == "supported":
-        return Answer(told, Verdict("refuted"), f"there is a gap at {labels[0]}")
+        return Answer(told, Verdict("refuted"), f"there is a gap at {there}")
     if low.verdict.word == "refuted":
         return Answer(told, Verdict("undecided", "gap"), "no gap at 10 % that could vanish")
     if (low.verdict.word, high.verdict.word) == ("supported", "refuted"):
-        return Answer(told, Verdict("supported"), f"a gap at 10 %, none at {labels[0]}")
+        return Answer(told, Verdict("supported"), f"a gap at 10 %, none at {there}")
     unsure = low if low.verdict.word == "undecided" else high
     return Answer(told, unsure.verdict, f"gap: {unsure.why}")
 
@@ -163,6 +169,8 @@ def _grows(assessment: Assessment) -> Answer:
     verdict = judge_derived(assessment, fixed, [narrowest, widest], second)
     if verdict.word == "supported" and (widest.interval is None or widest.interval.low <= DELTA):
         verdict = Verdict("undecided", "gap")
+    if verdict.word == "supported" and fraction.high < DELTA:
+        verdict = Verdict("undecided", "mixed")
     return Answer(told, verdict, verdict.code or f"by width, the gap at 8 directions is {describe(fixed)}")
 
 

@@ -147,9 +147,18 @@ def _width_axis(axes: Any, widths: list[int]) -> None:
 def width_tables(assessment: Assessment, store: Store) -> tuple[Table, ...]:
     """The gap at every rank and width, beside overlap and chance."""
     gaps, overlaps = gaps_by_cell(assessment), overlaps_by_cell(assessment, store)
-    columns = {"rank": "", "width": "d", "random − donor, nats [95 %]": "±+.3f", "overlap": ".3f", "chance": ".3f"}
+    columns = {
+        "rank": "", "width": "d", "random − donor, nats [95 %]": "±+.3f", "overlap": ".3f", "chance": ".3f",
+        "donors' loss, nats": ".3f",
+    }  # fmt: skip
+    losses = {donor["id"]: donor["loss"] for donor in assessment.donors}
+    by_width = {
+        width_of(setting): float(np.mean([losses[donor] for donor in setting.donors]))
+        for setting in assessment.experiment.all_settings().values()
+        if losses.keys() >= set(setting.donors)
+    }
     rows = tuple(
-        (label, width, interval, *overlaps.get((label, width), (None, None)))
+        (label, width, interval, *overlaps.get((label, width), (None, None)), by_width.get(width))
         for (label, width), interval in sorted(gaps.items(), key=lambda item: _cell_order(item[0]))
     )
     caption = "Gap by rank and width; overlap of two donors on residual-stream sides, mean over pairs and sites"

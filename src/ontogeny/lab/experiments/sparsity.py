@@ -15,11 +15,11 @@ from ontogeny.lab.curves import ValueCurve, fit_value_curve, judge_value_curve
 from ontogeny.lab.experiment import Arm, Contrast, Embeddings, Experiment
 from ontogeny.lab.experiments.arms import PRIMARY
 from ontogeny.lab.experiments.sparsity_figures import gap_drawings, gap_tables, published_gaps
-from ontogeny.lab.judge import Assessment, ContrastSummary, conditions
+from ontogeny.lab.judge import Assessment, ContrastSummary, conditions, judge_derived
 from ontogeny.lab.report.figures import Drawing
 from ontogeny.lab.report.tables import Table
 from ontogeny.lab.scales import published
-from ontogeny.lab.statistics import Verdict
+from ontogeny.lab.statistics import MINIMUM_REPLICATES, Verdict
 from ontogeny.lab.store import Store
 
 NAME = "sparsity"
@@ -152,8 +152,13 @@ def _curve_answer(assessment: Assessment) -> Answer:
         return Answer("", Verdict("not run"), "not finished")
     gaps = ", ".join(f"{size} % {c.interval.mean:+.3f}" for size, c in contrasts.items() if c.interval)
     forms = "; ".join(f"{name} AICc {form.aicc:.1f}" for name, form in found.forms.items())
-    verdict = judge_value_curve(found, **conditions(assessment, list(contrasts.values())))
-    i = found.largest
+    needed = conditions(assessment, list(contrasts.values()))
+    if assessment.experiment.single_checkpoint:  # a statement about one donor needs no others
+        needed["donors"] = MINIMUM_REPLICATES
+    verdict, i = judge_value_curve(found, **needed), found.largest
+    if verdict.word == "supported":  # whatever else the rule of a contrast asks
+        last = contrasts[max(size for size in contrasts if size != HELD_OUT)]
+        verdict = judge_derived(assessment, i, [last], last.second_best_gap)
     largest = f"at the largest sparsity {i.mean:+.3f} [{i.low:+.3f}, {i.high:+.3f}] nats, n {i.n}"
     why = verdict.code or (f"the {found.winner} form wins" if found.winner else "no gap at the largest sparsity")
     return Answer(f"gap by sparsity {gaps}; {largest}; {forms}", verdict, why)

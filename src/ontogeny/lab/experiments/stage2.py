@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ontogeny.lab.answers import Answer, answer_of
+from ontogeny.lab.answers import Answer, answer_of, find_contrast, measured
 from ontogeny.lab.answers import findings as answers_to_findings
 from ontogeny.lab.experiment import Arm, Contrast, Experiment, Setting
-from ontogeny.lab.experiments.stage2_figures import data_drawings, data_tables
-from ontogeny.lab.judge import Assessment
+from ontogeny.lab.experiments.stage2_figures import cost_table, data_drawings, data_tables
+from ontogeny.lab.judge import Assessment, ContrastSummary
 from ontogeny.lab.report.figures import Drawing
 from ontogeny.lab.report.tables import Table
 from ontogeny.lab.scales import Scale, Variant, published
-from ontogeny.lab.statistics import Verdict
+from ontogeny.lab.statistics import DELTA, Verdict
 from ontogeny.lab.store import Store
 from ontogeny.training.develop import schedule
 
@@ -32,11 +32,18 @@ SCALES: dict[str, dict[str, Any]] = {
     "smoke": {"rank": "50%", "steps": 12, "evaluate_at": (6, 12)},
     "laptop": {"rank": "50%"},
     "workstation": {"rank": "50%"},
-    "paper": published("HuggingFaceTB/SmolLM2-135M", rank="50%", steps=2000, evaluate_at=(100, 500, 1000, 2000)),
+    "paper": published(
+        "HuggingFaceTB/SmolLM2-135M",
+        rank="50%",
+        steps=2000,
+        evaluate_at=(100, 500, 1000, 2000),
+        not_stated=("hub_donors", "text", "rank", "steps"),
+    ),
 }
 BUDGET = 0.4  # of the donor's parameters
 SIZES = {"": 1, "1/4": 4, "1/16": 16}  # setting -> how often its text is read
 LEAST = "1/16"
+TAUGHT = BUDGET / (BUDGET + 1 / 3)  # of the steps: the teacher's forward pass is a third of a donor's step
 PROCESS: dict[str, Any] = {"keep": 0.5}
 
 GROWN: dict[str, Any] = {"recipe": {"basis": "singular"}, "develop": PROCESS}
@@ -46,9 +53,17 @@ ARMS = {
     "scratch": Arm("scratch", constraint="dense", description="every weight trained from a fresh start"),
     "subset": Arm("subset", constraint="weight-subset", description="started from a subset of the donor's weights"),
     "distilled": Arm("distilled", constraint="dense", teacher=True, description="from scratch, taught by the donor"),
+    "distilled-shorter": Arm(
+        "distilled-shorter",
+        constraint="dense",
+        teacher=True,
+        setting="taught",
+        description="the same in fewer steps, at the FLOPs of from scratch",
+    ),
     "subset-body": Arm("subset-body", constraint="weight-subset-body", description="the same, embeddings fresh"),
 }
-LEAST_ALONE = ("subset-body",)  # asked with the least text
+ASKED_AT = {"distilled-shorter": ("",), "subset-body": (LEAST,)}  # the others with every size of text
+RIVALS = ("subset", "distilled")  # other ways from a donor to a small network
 WHOLE = Arm(
     "fine-tuned", constraint="weight-subset", setting="whole", description="no small network: the donor, trained on"
 )
@@ -64,7 +79,8 @@ FULL_ARMS = ARMS | {
 RULES = {
     "estimand": "gap = test loss(other) − test loss(grown), nats a token, after the same tokens; embeddings fresh, but "
     "the donor's in the subset and projected arms: values are what they keep, and their start isn't audited. Equal "
-    "tokens are not equal FLOPs: constrained arms cost less, taught ones the teacher's forward pass more (table)",
+    "tokens are not equal FLOPs: constrained arms cost less, taught ones the teacher's forward pass more (table, and "
+    f"distilled-shorter, which trains {TAUGHT:.0%} of the steps)",
     "size": f"one model for all arms, at most {BUDGET:.0%} of the donor's parameters: width, feed-forward units and "
     "heads shrunk alike, layers by the square root",
     "data": "as many steps at every size of text: read once, 4 and 16 times; a part is the replicate's own, the same "
@@ -72,19 +88,26 @@ RULES = {
     "teacher": "half cross-entropy, half T²·KL to the donor's predictions, T = 2 (ours)",
     "E19": "judged as: structure makes a small network that beats the same one from scratch. Supported if scratch − "
     "grown and random − grown are supported; refuted if scratch − grown is refuted; undecided, code mixed, if "
-    "a random genome may do as well",
-    "G18": "supported if scratch − distilled is supported: what the donor found fits into the small network better "
-    "when it is told than when it is searched for",
+    "a random genome may do as well, or if a subset of the donor's weights or a taught network is better (95 % upper "
+    "bound of its gap < −0.02)",
+    "G18": "supported if scratch − distilled-shorter is supported: at equal FLOPs of the small network and its teacher "
+    "(not of the donor's own training) what the donor found fits better when it is told than when it is searched for",
     "G27": "judged as: structure makes a network sample-efficient. As E19, with the least text",
     "S13": "judged as: with the least text a blueprint beats a photograph. Supported if subset-body − grown is "
-    "supported there, both with fresh embeddings",
+    "supported there, both with fresh embeddings; undecided, code mixed, if the whole photograph, embeddings too, may "
+    "be better (95 % lower bound of subset − grown ≤ −0.02)",
 }
 
 
 def variants(scale: Scale, table: str, text: tuple[str, ...], given: bool) -> dict[str, Variant]:
     """One small model; three sizes of text; the donor's own shape."""
-    found = {name: Variant(scale, text, budget=BUDGET, repeats=repeats) for name, repeats in SIZES.items()}
-    return found | {WHOLE.setting: Variant(scale, text)}
+    found = {name: Variant(scale, text, budget=BUDGET, repeats=n, activity=not name) for name, n in SIZES.items()}
+    steps = max(1, round(TAUGHT * scale.steps))
+    shorter = replace(scale, steps=steps, evaluate_at=(*(at for at in scale.evaluate_at if at < steps), steps))
+    return found | {
+        "taught": Variant(shorter, text, budget=BUDGET, ahead=scale.steps - steps),  # the same text is read
+        WHOLE.setting: Variant(scale, text, activity=True),
+    }
 
 
 def declare(*, given: bool, table: str, settings: Mapping[str, Setting], **rest: Any) -> Experiment:
@@ -92,10 +115,10 @@ def declare(*, given: bool, table: str, settings: Mapping[str, Setting], **rest:
     schedule(rest["setting"].steps, **PROCESS)  # told now rather than in the first run
     kinds = FULL_ARMS if table == "full" else ARMS
     arms = [
-        replace(arm, name=_name(kind, size), setting=size)
+        replace(arm, name=_name(kind, size), setting=arm.setting or size)
         for size in SIZES
         for kind, arm in kinds.items()
-        if size == LEAST or kind not in LEAST_ALONE
+        if size in ASKED_AT.get(kind, SIZES)
     ]
     return Experiment(
         name=NAME,
@@ -122,16 +145,21 @@ QUESTIONS = {
     "subset": "than a subset of the donor's weights?",
     "subset-body": "than a subset of the donor's layers?",
     "distilled": "than a network taught by the donor?",
+    "distilled-shorter": "than one taught in fewer steps?",
 }
-PRIMARY = {"": ("scratch", "random"), LEAST: ("scratch", "random", "subset-body")}  # and scratch − distilled
+PRIMARY = {"": ("scratch", "random"), LEAST: ("scratch", "random", "subset-body")}  # and scratch − distilled-shorter
 
 
 def _contrasts(kinds: list[str]) -> list[Contrast]:
-    found = [Contrast("fresh", "scratch", "distilled", "is a taught network better than one from scratch?")]
+    question = "is a taught network better than one from scratch?"
+    found = [
+        Contrast("fresh", "scratch", "distilled-shorter", f"at equal FLOPs: {question}"),
+        Contrast("fresh", "scratch", "distilled", f"at equal tokens: {question}", primary=False),
+    ]
     for size in SIZES:
         where = f"with {size} of the text: " if size else ""
         for kind in kinds:
-            if kind != "grown" and (size == LEAST or kind not in LEAST_ALONE):
+            if kind != "grown" and size in ASKED_AT.get(kind, SIZES):
                 question = f"{where}is a grown network better {QUESTIONS.get(kind, f'than {kind}?')}"
                 primary = kind in PRIMARY.get(size, ())
                 found.append(Contrast("fresh", _name(kind, size), _name("grown", size), question, primary))
@@ -143,25 +171,47 @@ def findings(assessment: Assessment, store: Store) -> dict[str, dict[str, str]]:
     """E19, G18, G27 and S13."""
     answers = {
         "E19": _by_structure(assessment, ""),
-        "G18": answer_of(assessment, "scratch − distilled (fresh)"),
+        "G18": answer_of(assessment, "scratch − distilled-shorter (fresh)"),
         "G27": _by_structure(assessment, LEAST),
-        "S13": answer_of(assessment, f"subset-body {LEAST} − grown {LEAST} (fresh)"),
+        "S13": _blueprint(assessment),
     }
     return answers_to_findings(assessment.experiment, answers)
 
 
+def _against_grown(assessment: Assessment, kind: str, size: str) -> ContrastSummary | None:
+    return find_contrast(assessment, f"{_name(kind, size)} − {_name('grown', size)} (fresh)")
+
+
 def _by_structure(assessment: Assessment, size: str) -> Answer:
-    """Better than from scratch, and not because any genome would be."""
+    """Better than from scratch, not because any genome would be, and not behind what else the donor can be used for."""
     scratch, random = (
         answer_of(assessment, f"{_name(other, size)} − {_name('grown', size)} (fresh)")
         for other in ("scratch", "random")
     )
-    told = "; ".join(answer.measured for answer in (scratch, random) if answer.measured)
-    if scratch.verdict.word != "supported" or random.verdict.word == "not run":
-        return replace(scratch if scratch.verdict.word != "supported" else random, measured=told)
-    if random.verdict.word == "supported":
-        return Answer(told, scratch.verdict, "grown is better than from scratch, and than from a random genome")
-    return Answer(told, Verdict("undecided", "mixed"), f"better than from scratch; over a random genome: {random.why}")
+    found = {kind: _against_grown(assessment, kind, size) for kind in ("scratch", "random", *RIVALS)}
+    done = {kind: contrast for kind, contrast in found.items() if contrast and contrast.interval}
+    told = "; ".join(measured(assessment, contrast) for contrast in done.values())
+    plainly = "grown is " + ", ".join(f"{contrast.word} against {kind}" for kind, contrast in done.items())
+    if scratch.verdict.word == "not run" or len(done) < len(found):
+        return Answer(told, Verdict("not run"), "not finished")
+    if scratch.verdict.word != "supported":
+        return Answer(told, scratch.verdict, f"{scratch.verdict.code}; {plainly}".removeprefix("; "))
+    if random.verdict.word != "supported":
+        return Answer(told, Verdict("undecided", "mixed"), f"{plainly}; over a random genome: {random.why}")
+    if any(done[kind].word == "worse" for kind in RIVALS):
+        return Answer(told, Verdict("undecided", "mixed"), plainly)
+    return Answer(told, scratch.verdict, plainly)
+
+
+def _blueprint(assessment: Assessment) -> Answer:
+    body = answer_of(assessment, f"subset-body {LEAST} − grown {LEAST} (fresh)")
+    whole = _against_grown(assessment, "subset", LEAST)
+    if whole is None or whole.interval is None or body.verdict.word == "not run":
+        return Answer(body.measured, Verdict("not run"), "not finished")
+    told = f"{body.measured}; {measured(assessment, whole)}"
+    if body.verdict.word == "supported" and whole.interval.low <= -DELTA:
+        return Answer(told, Verdict("undecided", "mixed"), "the whole photograph, embeddings too, may be better")
+    return replace(body, measured=told)
 
 
 def figures(name: str, assessment: Assessment, store: Store) -> tuple[Drawing, ...]:
@@ -171,4 +221,4 @@ def figures(name: str, assessment: Assessment, store: Store) -> tuple[Drawing, .
 
 def tables(assessment: Assessment, store: Store) -> tuple[Table, ...]:
     """The same as numbers, beside what every builder costs."""
-    return data_tables(assessment, SIZES)
+    return (*data_tables(assessment, SIZES), cost_table(assessment, WHOLE.name))

@@ -7,6 +7,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from ontogeny.lab.experiment import Arm
+from ontogeny.lab.experiments.economy_costs import token_cost
+from ontogeny.lab.experiments.economy_figures import busy
 from ontogeny.lab.judge import ArmSummary, Assessment
 from ontogeny.lab.report.figures import Drawing, Figure, arm_style, canvas, setting_line, styled
 from ontogeny.lab.report.tables import Table, show
@@ -16,13 +19,14 @@ Series = Mapping[str, Mapping[int, ArmSummary]]  # builder -> distinct tokens ->
 
 def by_data(assessment: Assessment, sizes: Mapping[str, int]) -> Series:
     """Every builder's arms by the tokens of distinct text that they read; those that have a loss."""
-    setting = assessment.experiment.setting
-    tokens = setting.steps * setting.batch * setting.length
+    experiment = assessment.experiment
     found: dict[str, dict[int, ArmSummary]] = {}
     for arm in assessment.arms.values():
         kind, _, size = arm.arm.partition(" ")
         if arm.interval is not None and size in sizes:
-            found.setdefault(kind, {})[tokens // sizes[size]] = arm
+            setting = experiment.setting_of(experiment.arm(arm.arm))
+            tokens = setting.steps * setting.batch * setting.length // sizes[size]
+            found.setdefault(kind, {})[tokens] = arm
     return {kind: dict(sorted(arms.items())) for kind, arms in found.items()}
 
 
@@ -95,7 +99,7 @@ def data_tables(assessment: Assessment, sizes: Mapping[str, int]) -> tuple[Table
     )
     note = (
         "Losses between evaluated steps by linear interpolation of the mean curve, whose rates are not cooled down "
-        "there: what a run of that length would have reached is lower."
+        "there: what a run of that length would have reached is lower, so this column favours what costs less."
     )
     return (Table("loss-by-data", "Loss by how much text a builder reads", columns, rows, grouped=True, note=note),)
 
@@ -120,3 +124,20 @@ def tokens_to(arm: ArmSummary, other: ArmSummary | None, a_step: int) -> float |
         if low <= target:
             return a_step * (before + (after - before) * (high - target) / (high - low))
     return None
+
+
+def cost_table(assessment: Assessment, whole: str) -> Table:
+    """What a token costs the small network, merged as it is handed out, and the donor (arm ``whole``)."""
+    columns = {
+        "network": "", "values": ",d", "FLOPs a token": ".2e", "bytes read a token": ",d",
+        "joules a token, estimated": ".2e", "units that do 90 % [95 %]": "±.3f",
+    }  # fmt: skip
+    experiment = assessment.experiment
+    rows = []
+    for (mode, name), arm in assessment.arms.items():
+        setting = experiment.setting_of(experiment.arm(name))
+        if setting.activity:
+            cost = token_cost(Arm(name, constraint="dense"), setting, mode)  # type: ignore[arg-type]
+            rows.append((name, cost.stored, cost.forward, cost.read, cost.joules, busy(arm)[0]))
+    note = f"Merged into plain matrices, so alike but for {whole}, the donor's size. A forward pass of one sequence."
+    return Table("energy", "What a token costs once it is trained", columns, tuple(rows), note=note)

@@ -12,6 +12,7 @@ from typing import Any
 from ontogeny.canonical import digest
 from ontogeny.files import read_json
 from ontogeny.lab.conduct import evaluated_runs
+from ontogeny.lab.donors import learnt_nothing
 from ontogeny.lab.experiment import Arm, Experiment, Setting
 from ontogeny.lab.judge import AUDIT, ArmSummary, Assessment, ContrastSummary
 from ontogeny.lab.rates import START
@@ -320,7 +321,10 @@ def donors(assessment: Assessment) -> Table:
         if len(settings) > 1:
             name += f", {family.get(identity, 'main setting')}"
         bigram = found.get("references", {}).get("bigram")
-        rows.append((name, identity, found.get("loss"), bigram, found.get("passed_gate", "missing"), _origin(record)))
+        passed = found.get("passed_gate", "missing")
+        if found and learnt_nothing(found):
+            passed = f"no, nor the unigram's {found['references']['unigram']:.3f}: it has learnt nothing"
+        rows.append((name, identity, found.get("loss"), bigram, passed, _origin(record)))
     caption = "A donor passes its gate if it beats the bigram by 0.3 nats"
     return Table("donors", caption, columns, tuple(rows), part="Donors")
 
