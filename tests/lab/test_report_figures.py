@@ -32,7 +32,7 @@ def test_a_title_says_what_the_arms_on_it_keep() -> None:
         setting_line(declared(), "embeddings fresh") == "convergence, laptop · rank 25% · 400 steps · embeddings fresh"
     )
     rank = outlined("rank")
-    assert setting_line(rank) == "rank, laptop · width 64, 96, 128 · rank 10%, 25%, 50% and 8, 16 · 300 steps"
+    assert setting_line(rank) == "rank, laptop · width 64, 96, 128 · rank 10%, 30% and 8 · 300 steps"
     assert setting_line(rank, arms=["donor d96 k8"]) == "rank, laptop · width 96 · rank 8 · 300 steps"
     assert setting_line(outlined("sparsity")) == "sparsity, laptop · sparsity 50%, 75%, 90%, 95% · 400 steps"
 

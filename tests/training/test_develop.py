@@ -167,7 +167,7 @@ def test_a_run_cut_off_goes_on_to_the_bit(genome: Genome, tmp_path: Path, stop: 
         ({"keep": 0.8, "start": 0.5}, "keep 0.8, start 0.5"),
         ({"start": 1.5}, "start ≤ 1"),
         ({"score": "taste"}, "expected one of gradient"),
-        ({"scope": "layer"}, "matrix, global"),
+        ({"scope": "layer"}, "matrix, role, global"),
         ({"regrow": 1.0}, "less than 1"),
         ({"regrow": 0.1, "scope": "global"}, "scope 'matrix' alone"),
     ],
