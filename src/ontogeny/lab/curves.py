@@ -45,8 +45,9 @@ RULES = {
     "E2": "a·exp(b·sparsity) against a·density^(−b), b ≥ 0, both fitted on the linear scale with weights 1/SE² to the "
     "replicate means; a winner has the smaller AICc by ≥ 6, residuals that fit (p ≥ 0.01) and, where the gap at a "
     "held-out sparsity is known, predicts it (95 % t interval); supported: the exponential wins and the gap at the "
-    "largest sparsity has its lower 95 % bound > 0.02 nats, ≥ 5 replicates over ≥ 5 donors, gates passed, rates "
-    "interior; refuted: the power law wins, or that gap's upper bound < 0.02, same conditions; else undecided",
+    "largest sparsity has its lower 95 % bound > 0.02 nats, ≥ 5 replicates over ≥ 5 donors (or for one given "
+    "checkpoint), gates passed, rates interior, the sign the same at second-best rates; refuted: the power law wins, "
+    "or that gap's upper bound < 0.02, the first conditions the same; else undecided",
 }
 
 Gaps = Float[np.ndarray, "replicates points"]

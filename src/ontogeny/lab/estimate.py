@@ -159,6 +159,7 @@ class _Costs:
     def arm(
         self, what: str, mode: Embeddings, arm: Arm, runs: int, setting: Setting, *, tuned: bool = False
     ) -> Estimate:
+        """Of ``runs`` runs of an arm; ``tuned``: they only score rates, so their network isn't kept."""
         steps = branched_steps(setting.horizons) if setting.horizons else setting.steps
         rank = str(arm.recipe.get("rank", setting.rank))
         a_token = self.shapes.flops(arm, rank)

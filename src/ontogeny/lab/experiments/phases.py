@@ -16,7 +16,7 @@ from ontogeny.lab.answers import Answer, answer_of, find_contrast
 from ontogeny.lab.answers import findings as answers_to_findings
 from ontogeny.lab.experiment import Arm, Contrast, Experiment, Setting
 from ontogeny.lab.experiments.arms import PRIMARY
-from ontogeny.lab.experiments.phases_figures import retention_drawings, retention_table, tempo_table
+from ontogeny.lab.experiments.phases_figures import mean_alive, retention_drawings, retention_table, tempo_table
 from ontogeny.lab.judge import Assessment, judge_derived
 from ontogeny.lab.report.figures import Drawing
 from ontogeny.lab.report.tables import Table
@@ -48,7 +48,8 @@ SCALES: dict[str, dict[str, Any]] = {
 SECOND = 2 / 3  # of the first phase's steps: how long the second is
 SAME, OTHER = "later", "B"  # settings of the second phase: the same text further on, another text
 KEEP = 0.391  # published: C
-EVEN = 0.372  # of the phase: one round there leaves as many directions, on average over steps, as the slow six
+SLOW = schedule(6000, keep=KEEP)
+EVEN = round((mean_alive(SLOW, 6000) - KEEP) / (1 - KEEP), 3)  # one round there leaves as many on average as six slow
 
 TEMPI: dict[str, tuple[dict[str, Any], str]] = {
     "slow": ({"keep": KEEP}, "six rounds of pruning, from a sixth to two thirds of the phase"),
@@ -94,8 +95,8 @@ RULES = {
     "every phase warms its rates up and cools them down",
     "rates": "tuned for every arm of the first phase and kept in the second, where nothing is tuned; a released arm "
     "takes the dense arm's. So supported needs the same sign at a third of the rates (exploratory contrasts)",
-    "tokens": "equal; FLOPs follow the directions alive (table), of which one round after 37 % of the phase ('even') "
-    "leaves as many on average as the slow six",
+    "tokens": "equal; FLOPs follow the directions alive (table), of which one round after "
+    f"{EVEN:.0%} of the phase ('even') leaves as many on average as the slow six",
     "G30": "judged as: a network in its donor's genome forgets less than one whose every weight is free, and than one "
     "in a random genome. Supported if forgetting(dense) − forgetting(donor) and forgetting(random) − forgetting(donor) "
     "both have their lower bound > 0.02 nats, refuted if one has its upper bound < 0.02, each at the level of two "
