@@ -167,12 +167,18 @@ def run(
 ) -> None:
     """Run what is missing of an experiment, and print its verdicts."""
     from ontogeny.terminal import lab as show
+    from ontogeny.terminal.studies import Mode, find_studies, refuse, run_study
 
     settings = [*(set_ or []), *([f"replicates={replicates}"] if replicates else [])]
     if list_:
         show.list_experiments()
     elif experiment is None:
         raise InputError("run: expected the name of an experiment; ontogeny run --list shows them")
+    elif studies := find_studies(experiment):
+        refuse(experiment, donor=donor or (), text=text or (), table="" if table == "primary" else table)
+        mode: Mode = "describe" if describe else "dry run" if dry_run else "run"
+        for module in studies:
+            run_study(module, scale, store, settings, engine=engine, workers=workers, mode=mode)
     elif describe:
         show.describe_scale(experiment, scale, settings, donor or [], table)
     elif dry_run:

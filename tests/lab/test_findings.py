@@ -145,7 +145,7 @@ def test_what_one_given_donor_cant_have_is_listed(store: Store, capsys: pytest.C
     from ontogeny.terminal.output import console
 
     declared = experiment(donors=1, given=True, table="full")
-    show_assessment(declared, store, console())
+    show_assessment(assess(declared, store), store, console())
     shown = " ".join(capsys.readouterr().out.split())
     for name in ("chimera", "mean-only"):
         assert f"{name} │ needs several donors; give --donor more than once" in shown

@@ -7,7 +7,7 @@ from command_line import command, refused
 from reported import conduct, declared
 
 from ontogeny.lab.findings import store_findings
-from ontogeny.lab.judge import assess
+from ontogeny.lab.judge import Assessment
 from ontogeny.lab.report.figures import Drawing
 from ontogeny.lab.report.markdown import fill
 from ontogeny.lab.report.sections import read_sections
@@ -57,9 +57,8 @@ def test_a_page_of_ones_own_keeps_its_words(store: Store, tmp_path: Path) -> Non
 
 def test_numbers_are_the_assessments(store: Store) -> None:
     section = next(iter(read_sections(store).values()))[0]
-    summary = next(
-        c for c in assess(section.experiment, store).contrasts if c.contrast.name == "dense − donor (frozen)"
-    )
+    assert isinstance(section.assessment, Assessment)
+    summary = next(c for c in section.assessment.contrasts if c.contrast.name == "dense − donor (frozen)")
     assert summary.interval is not None
     row = next(line for line in filled("gaps convergence", store).splitlines() if "dense − donor (frozen)" in line)
     low, high = (f"{value:+.3f}".replace("-", "−") for value in (summary.interval.low, summary.interval.high))

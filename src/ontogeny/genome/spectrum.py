@@ -11,8 +11,6 @@ from math import pi, sqrt
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
-from scipy.integrate import quad
-from scipy.optimize import brentq
 from scipy.special import entr
 from torch import Tensor
 
@@ -112,6 +110,9 @@ def rank_profile(singular_values: Float[Tensor, " r"], shape: tuple[int, int]) -
 @lru_cache(maxsize=1024)
 def _marchenko_pastur_median(aspect: float) -> float:
     """Median of the Marchenko–Pastur law of eigenvalues at unit variance; aspect = short/long side in (0, 1]."""
+    from scipy.integrate import quad  # these two are slow to import
+    from scipy.optimize import brentq
+
     low, high = 1 - sqrt(aspect), 1 + sqrt(aspect)
 
     # in s = √λ, where the density stays finite at zero for square matrices

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from ontogeny.lab.experiment import Experiment
 from ontogeny.lab.judge import Assessment, ContrastSummary
 from ontogeny.lab.statistics import Verdict
+from ontogeny.lab.study import Study
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,10 @@ class Answer:
     why: str
 
 
-def findings(experiment: Experiment, answers: Mapping[str, Answer]) -> dict[str, dict[str, str]]:
+NOT_FINISHED = Answer("", Verdict("not run"), "not finished")
+
+
+def findings(experiment: Experiment | Study, answers: Mapping[str, Answer]) -> dict[str, dict[str, str]]:
     """Claim id -> measured, scale, verdict and why, as the ledger shows them."""
     return {claim: _finding(answer, experiment.scale) for claim, answer in answers.items()}
 

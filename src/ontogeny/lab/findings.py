@@ -1,20 +1,36 @@
 """What the experiments of a store answer, claim by claim."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from ontogeny.lab.answers import NOT_FINISHED
+from ontogeny.lab.answers import findings as answers_to_findings
 from ontogeny.lab.claims import load_claims
 from ontogeny.lab.experiment import from_json
-from ontogeny.lab.experiments import EXPERIMENTS
+from ontogeny.lab.experiments import EXPERIMENTS, STUDIES
 from ontogeny.lab.judge import Assessment, assess
 from ontogeny.lab.scales import SCALES
 from ontogeny.lab.store import Store
+from ontogeny.lab.study import KIND, Measurements, gather, study_from_json
 
 Finding = dict[str, str]  # measured, scale, verdict, why
 
 
-def findings(assessment: Assessment, store: Store) -> dict[str, Finding]:
+def read(declaration: Mapping[str, Any], store: Store) -> Assessment | Measurements:
+    """What a store has of a stored declaration: of an experiment on networks, or of a study."""
+    if declaration.get("kind") == KIND:
+        return gather(study_from_json(declaration), store)
+    return assess(from_json(declaration), store)
+
+
+def findings(assessment: Assessment | Measurements, store: Store) -> dict[str, Finding]:
     """Claim id -> finding of one experiment; none for a user's own, which answers no claim of the ledger."""
-    module = EXPERIMENTS.get(assessment.experiment.name)
+    experiment = assessment.experiment
+    if isinstance(assessment, Measurements):
+        answers = STUDIES[experiment.name].ANSWERS if experiment.name in STUDIES else {}
+        done = assessment.complete
+        return answers_to_findings(experiment, {c: a(assessment) if done else NOT_FINISHED for c, a in answers.items()})
+    module = EXPERIMENTS.get(experiment.name)
     found: dict[str, Finding] = module.findings(assessment, store) if module else {}
     return found
 
@@ -25,8 +41,8 @@ def store_findings(store: Store) -> dict[str, Finding]:
     own = {claim.id: claim.experiment for claim in load_claims()}
     found: dict[str, tuple[Any, Finding]] = {}
     for age, (_, declaration) in enumerate(store.experiments()):
-        experiment = from_json(declaration)
-        assessment = assess(experiment, store)
+        assessment = read(declaration, store)
+        experiment = assessment.experiment
         scale, full = list(SCALES).index(experiment.scale), experiment.table == "full"
         for claim, finding in findings(assessment, store).items():
             order = (scale, own[claim] == experiment.name, assessment.complete, full, age)

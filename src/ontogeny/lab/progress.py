@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 Report = Callable[[str, int, int], None]
+LINES = 100  # of a phase at most, where output is piped
 RECENT = 16  # reports that the time left is told from
 
 
@@ -54,7 +55,7 @@ def _plain(console: Console) -> Report:
         elapsed = now - started.setdefault(phase, now)
         marks = recent.setdefault(phase, deque(maxlen=RECENT))
         marks.append((now, done))
-        if done == 0 or total == 0:
+        if done == 0 or total == 0 or (done < total and done * LINES // total == (done - 1) * LINES // total):
             return
         since, first = marks[0]  # what was stored before took no time
         left = f", {(now - since) / (done - first) * (total - done):.0f} s left" if first < done < total else ""

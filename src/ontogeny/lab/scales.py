@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from ontogeny.errors import InputError
@@ -201,20 +201,29 @@ FIXED = ("name", "decisive", "hub_donors", "not_stated", "architecture", "kv_hea
 
 
 def apply_settings(preset: Scale, settings: Sequence[str]) -> Scale:
-    """``KEY=VALUE`` over a preset, each checked against the field's type."""
-    hints = get_type_hints(Scale)
-    known = [f.name for f in fields(Scale) if f.name not in FIXED]
-    for entry in settings:
-        key, sign, text = entry.partition("=")
-        if not sign or key not in known:
-            raise InputError(f"--set {entry!r}: expected KEY=VALUE with one of {', '.join(known)}")
-        preset = replace(preset, **{key: _parse(key, text, hints[key])})
+    """``KEY=VALUE`` over a scale, which must hold together."""
+    preset = parse_settings(preset, settings, FIXED)
     if preset.width % (2 * preset.heads):
         raise InputError(f"width {preset.width}: expected a multiple of twice the {preset.heads} heads; --set either")
     if preset.horizons:
         return _with_horizons(preset)
     last = tuple(step for step in preset.evaluate_at if step < preset.steps)
     return replace(preset, evaluate_at=(*last, preset.steps))
+
+
+Preset = TypeVar("Preset")
+
+
+def parse_settings(preset: Preset, settings: Sequence[str], fixed: Sequence[str] = ()) -> Preset:
+    """``KEY=VALUE`` over a frozen dataclass, each checked against the field's type; ``fixed`` fields can't be set."""
+    hints = get_type_hints(type(preset))
+    known = [key for key in hints if key not in fixed]
+    for entry in settings:
+        key, sign, text = entry.partition("=")
+        if not sign or key not in known:
+            raise InputError(f"--set {entry!r}: expected KEY=VALUE with one of {', '.join(known)}")
+        preset = replace(preset, **{key: _parse(key, text, hints[key])})  # type: ignore[type-var]
+    return preset
 
 
 def _with_horizons(preset: Scale) -> Scale:
@@ -227,6 +236,8 @@ def _with_horizons(preset: Scale) -> Scale:
 EXPECTED: dict[Any, str] = {
     bool: "on or off",
     int: "a positive whole number",
+    float: "a positive number",
+    tuple[float, ...]: "positive numbers, e.g. 0.1,1,10",
     tuple[int, ...]: "steps, e.g. 25,50,100",
     Rates: "two positive numbers, BODY,REST",
 }
@@ -238,6 +249,10 @@ def _parse(key: str, text: str, kind: Any) -> Any:
             return {"on": True, "true": True, "off": False, "false": False}[text.lower()]
         if kind is int:
             return _positive(int(text))
+        if kind is float:
+            return _positive(float(text))
+        if kind == tuple[float, ...]:
+            return tuple(sorted(_positive(float(part)) for part in text.split(",")))
         if kind == tuple[int, ...]:
             return tuple(sorted(_positive(int(part)) for part in text.split(",")))
         if kind is Rates:

@@ -15,10 +15,13 @@ from rich.console import Console
 from ontogeny.canonical import canonical_json
 from ontogeny.errors import InputError, choose
 from ontogeny.files import replacing, write_json
-from ontogeny.lab.experiment import Experiment, Rates, from_json
+from ontogeny.lab.experiment import Rates, from_json
+from ontogeny.lab.judge import Assessment, assess, headlines
 from ontogeny.lab.scales import BESIDE, STATED, Scale
 from ontogeny.lab.store import Store, claimed, open_store
+from ontogeny.lab.study import KIND, Measurements, study_from_json, study_results
 from ontogeny.terminal.output import check_writable, console, count, duration, number, print_json, signed, table
+from ontogeny.terminal.studies import study_status
 
 
 def run_experiment(
@@ -36,7 +39,6 @@ def run_experiment(
     """Prepare, conduct, judge and print one experiment; whatever is stored is not run again."""
     from ontogeny.lab.conduct import comparisons, conduct
     from ontogeny.lab.engines import ENGINES
-    from ontogeny.lab.judge import assess
     from ontogeny.lab.prepare import find_scale, prepare
     from ontogeny.lab.progress import progress
 
@@ -49,10 +51,12 @@ def run_experiment(
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # transformers' own, of every model read or saved from here on
     workers = workers or os.cpu_count() or 1
     compared = all(store.result(pair.id, 0) for pair in comparisons(plan.experiment, store))
-    if not compared or not assess(plan.experiment, store).complete:
+    assessment = assess(plan.experiment, store)
+    if not compared or not assessment.complete:
         with progress(shown) as report, ENGINES[engine](workers) as mapper:
             conduct(plan, mapper, report, lambda line: print(line, file=sys.stderr))
-    show_assessment(plan.experiment, store, shown)
+        assessment = assess(plan.experiment, store)
+    show_assessment(assessment, store, shown)
 
 
 def fixed_rates(name: str, scale_name: str) -> dict[str, dict[str, Rates]] | None:
@@ -65,12 +69,11 @@ def fixed_rates(name: str, scale_name: str) -> dict[str, dict[str, Rates]] | Non
     return {mode: {arm: Rates(**pair) for arm, pair in arms.items()} for mode, arms in chosen.items()}
 
 
-def show_assessment(experiment: Experiment, store: Store, shown: Console) -> None:
+def show_assessment(assessment: Assessment, store: Store, shown: Console) -> None:
     """Headlines, arms, contrasts and verdicts of one experiment."""
     from ontogeny.lab.findings import findings
-    from ontogeny.lab.judge import assess, headlines
 
-    assessment = assess(experiment, store)
+    experiment = assessment.experiment
     for line in headlines(assessment):
         shown.print(line, highlight=False)
     reference = ", ".join(f"{name} {loss:.3f}" for name, loss in assessment.references.items())
@@ -140,9 +143,10 @@ def _interval(interval: Any, *, signs: bool = False) -> str:
 
 def list_experiments() -> None:
     """The experiments that run by name."""
-    from ontogeny.lab.experiments import EXPERIMENTS
+    from ontogeny.lab.experiments import EXPERIMENTS, GROUPS, STUDIES
 
-    rows = [(name, module.TITLE) for name, module in EXPERIMENTS.items()]
+    rows = [(name, module.TITLE) for name, module in (EXPERIMENTS | STUDIES).items()]
+    rows += [(group, f"all of {', '.join(names)}") for group, names in GROUPS.items()]
     console().print(table("Experiments", ("name", "question"), rows))
 
 
@@ -238,7 +242,7 @@ def show_status(root: Path, *, watch: bool) -> None:
     """Counts by experiment; with ``watch`` again every few seconds until all is done."""
     store, shown = _existing(root), console()
     while True:
-        rows = [_status(from_json(value), store) for _, value in store.experiments()]
+        rows = [_status(value, store) for _, value in store.experiments()]
         columns = ("experiment", "scale", "rank", "donors", "tuning runs", "done", "running", "failed", "missing")
         shown.print(table(str(root), columns, rows))
         if not watch or all(row[-1] == "0" for row in rows):
@@ -246,11 +250,14 @@ def show_status(root: Path, *, watch: bool) -> None:
         time.sleep(5)
 
 
-def _status(experiment: Experiment, store: Store) -> tuple[str, ...]:
+def _status(declaration: Mapping[str, Any], store: Store) -> tuple[str, ...]:
     from ontogeny.lab.conduct import evaluated_runs, scores, tuned_cells
-    from ontogeny.lab.judge import assess
+    from ontogeny.lab.findings import read
 
-    assessment = assess(experiment, store)
+    assessment = read(declaration, store)
+    if isinstance(assessment, Measurements):
+        return study_status(assessment, store)
+    experiment = assessment.experiment
     runs = {(r.id, r.replicate) for cell in evaluated_runs(experiment, store).values() for r in cell}
     results = [store.result(*key) for key in runs]
     running = sum(store.result(*key) is None and claimed(store.run_directory(*key)) for key in runs)
@@ -314,13 +321,19 @@ def export_store(root: Path, out: Path, experiment: str | None = None) -> None:
     if experiment is None:
         lines += store.results()
     else:
-        from ontogeny.lab.conduct import stored_results
-
-        results = [result for _, v in declared for result in stored_results(from_json(v), store)]
+        results = [result for _, value in declared for result in _results(value, store)]
         lines += {canonical_json(result): result for result in results}.values()
     with replacing(out) as temporary:
         temporary.write_text("".join(canonical_json(line) + "\n" for line in lines), encoding="utf-8")
     console().print(f"{out}: {len(lines)} lines", highlight=False)
+
+
+def _results(declaration: Mapping[str, Any], store: Store) -> list[dict[str, Any]]:
+    from ontogeny.lab.conduct import stored_results
+
+    if declaration.get("kind") == KIND:
+        return study_results(study_from_json(declaration), store)
+    return stored_results(from_json(declaration), store)
 
 
 # What a line of each kind must hold to be of use.
@@ -329,6 +342,7 @@ NEEDED = {
     "donor": ("id", "loss", "references", "passed_gate"),
     "arm": ("id", "replicate", "final", "losses", "step0_loss", "references", "seconds"),
     "overlap": ("id", "first", "second", "rows"),
+    "measurement": ("id", "replicate", "study", "options", "measured", "seconds"),
     "comparison": ("id", "first", "second", "divergence", "agreement", "alignment"),
 }
 
@@ -363,7 +377,7 @@ def _place(value: Mapping[str, Any]) -> Path:
     for key in NEEDED[kind]:
         value[key]
     if kind == "declaration":
-        from_json(value["value"])
+        (study_from_json if value["value"].get("kind") == KIND else from_json)(value["value"])
         parts = "experiments", value["file"]
     elif kind == "donor":
         parts = "donors", value.get("folder", value["id"])

@@ -1,6 +1,7 @@
 """One module a claim family, its rules in it: ``TITLE``, ``FLAW``, ``RULES``, ``declare`` and ``findings``.
 
-To add one, see docs/how-to-add-an-experiment.md.
+Studies (``lab/study.py``) have ``conditions``, ``compute`` and ``ANSWERS`` in place of ``declare`` and ``findings``. To
+add one, see docs/how-to-add-an-experiment.md.
 """
 
 from types import ModuleType
@@ -18,6 +19,7 @@ from ontogeny.lab.experiments import (
     profile,
     rank,
     reachability,
+    selection,
     sparsity,
     stage2,
 )
@@ -39,3 +41,5 @@ ALL = (
     economy,
 )
 EXPERIMENTS: dict[str, ModuleType] = {module.NAME: module for module in ALL}
+STUDIES: dict[str, ModuleType] = {module.NAME: module for module in (selection,)}
+GROUPS = {"theory": tuple(STUDIES)}

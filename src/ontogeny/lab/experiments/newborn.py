@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ontogeny.lab.answers import Answer
+from ontogeny.lab.answers import NOT_FINISHED, Answer
 from ontogeny.lab.answers import findings as answers_to_findings
 from ontogeny.lab.experiment import ERROR, Arm, Contrast, Embeddings, Experiment
 from ontogeny.lab.experiments.arms import PRIMARY
@@ -165,9 +165,6 @@ def _readable(assessment: Assessment) -> Answer:
 
 def _shown(interval: Interval) -> str:
     return f"{interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
-
-
-NOT_FINISHED = Answer("", Verdict("not run"), "not finished")
 
 
 def _judge(assessment: Assessment, interval: Interval, *, gate: bool) -> Verdict:

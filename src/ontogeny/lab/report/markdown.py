@@ -14,9 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ontogeny.errors import InputError
 from ontogeny.lab.claims import ledger_rows
+from ontogeny.lab.judge import Assessment
 from ontogeny.lab.report.figures import Drawing, unit_of
 from ontogeny.lab.report.sections import UNANSWERED, Section
 from ontogeny.lab.report.tables import in_words, ordered_contrasts, show, true_minus
+from ontogeny.lab.study import Study
 
 END = "<!-- ontogeny end -->"
 BLOCK = re.compile(rf"(<!-- ontogeny: ([^>]*) -->\n)(.*?)({END})", re.DOTALL)
@@ -71,7 +73,7 @@ def outline(sections: Sections) -> str:
     parts = ["# Findings", _block("verdicts")]
     for name in dict.fromkeys(section.experiment.name for section in sections):
         section = next(section for section in sections if section.experiment.name == name)
-        kinds = ("findings", "figure", "gaps") if section.drawings else ("findings", "gaps")
+        kinds = ["findings"] + ["figure"] * bool(section.drawings) + ["gaps"] * (not section.is_study)
         parts += [f"## {section.experiment.title}", *(_block(f"{kind} {name}") for kind in kinds)]
     return "\n\n".join(parts) + "\n"
 
@@ -93,6 +95,8 @@ def _subject(section: Section) -> tuple[str, str, str]:
 def label(section: Section, *, table: bool = True) -> str:
     """What tells declarations of one experiment apart: scale, text, the user's own donors, the table."""
     experiment = section.experiment
+    if isinstance(experiment, Study):
+        return experiment.scale
     texts = [experiment.text, *experiment.text.get("settings", {}).values()]
     sources = dict.fromkeys(str(text.get("source", "")).rsplit("/", 1)[-1] for text in texts)
     given = [str(record["name"]).rsplit("/", 1)[-1] for record in experiment.donor_records if "name" in record]
@@ -167,7 +171,9 @@ def _gaps(sections: Sections, _arguments: Sequence[str], _folder: str, _figures:
     names: dict[str, None] = {}
     columns = []
     for section in sections:
-        unit = unit_of(section.experiment.setting.measure)
+        if not isinstance(section.assessment, Assessment):
+            raise InputError(f"block 'gaps {section.experiment.name}': a study has none; write findings or figure")
+        unit = unit_of(section.assessment.experiment.setting.measure)
         column = {}
         for summary in ordered_contrasts(section.assessment):
             contrast = summary.contrast
@@ -177,7 +183,6 @@ def _gaps(sections: Sections, _arguments: Sequence[str], _folder: str, _figures:
                 column[contrast.name] = f"{show(unit.of(summary.interval), f'±{unit.form}')} {word}"
                 names[contrast.name] = None
         columns.append(column)
-    unit = unit_of(sections[0].experiment.setting.measure)
     heads = (f"gap, {unit.short}", *(label(section) for section in sections))
     return _table(heads, [(name, *(column.get(name, "–") for column in columns)) for name in names])
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ontogeny.lab.experiment import Experiment, Setting
+from ontogeny.lab.study import Study
 
 REPLICATE = (
     "fixes independent streams of donor, control draw, initialisation and data order; every arm of a replicate shares "
@@ -33,6 +34,16 @@ def method_rows(experiment: Experiment, flaw: str) -> list[tuple[str, str]]:
             if experiment.single_checkpoint
             else "verdicts are for donors in general: they need five or more",
         ),
+    ]
+
+
+def study_rows(study: Study, flaw: str) -> list[tuple[str, str]]:
+    """The same of a study."""
+    return [
+        *([("flaw controlled for", flaw)] if flaw else []),
+        *study.rules.items(),
+        ("replicate", "fixes every random stream; all conditions of a replicate share those that apply to them"),
+        ("settings", _pairs(study.settings)),
     ]
 
 

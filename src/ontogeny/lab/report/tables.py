@@ -17,8 +17,9 @@ from ontogeny.lab.experiment import Arm, Experiment, Setting
 from ontogeny.lab.judge import AUDIT, ArmSummary, Assessment, ContrastSummary
 from ontogeny.lab.rates import START
 from ontogeny.lab.report.figures import unit_of
-from ontogeny.lab.statistics import Interval, Verdict
+from ontogeny.lab.statistics import Interval, Verdict, student_interval
 from ontogeny.lab.store import Store
+from ontogeny.lab.study import Measurements
 
 REASONS = {
     "n": "fewer than 5 replicates",
@@ -107,6 +108,17 @@ def show(cell: Any, spec: str) -> str:
     )
 
 
+def measured_table(found: Measurements) -> Table:
+    """Every number that a study measures in every finished condition; lists are in the store alone."""
+    rows = []
+    for condition, cell in found.found.items():
+        if all(one is not None for one in cell):
+            scalars = [key for key, value in (cell[0] or {}).items() if isinstance(value, int | float)]
+            rows += [(condition, key, student_interval(found.values(condition, key))) for key in scalars]
+    columns = {"condition": "", "quantity": "", "mean [95 %]": "±.4g"}
+    return Table("measured", "Everything measured, by condition", columns, tuple(rows), grouped=True, part="Measured")
+
+
 def standard_tables(assessment: Assessment, store: Store) -> tuple[Table, ...]:
     """The tables of every experiment; some may be empty."""
     return (
@@ -179,8 +191,14 @@ def reason(verdict: Verdict) -> str:
 
 
 def in_words(why: str) -> str:
-    """A reason with its codes in words: ``straddles; 27 replicates would decide``."""
-    return "; ".join(REASONS.get(part, part) for part in why.split("; "))
+    """A reason with its codes in words: ``straddles; 27 replicates would decide``, ``gap: gate``."""
+    return "; ".join(f"{what}{colon}{REASONS.get(code, code)}" for what, colon, code in map(_code, why.split("; ")))
+
+
+def _code(part: str) -> tuple[str, str, str]:
+    """What a code is of, and the code."""
+    what, colon, code = part.rpartition(": ")
+    return (what, colon, code) if code in REASONS else ("", "", part)
 
 
 def true_minus(text: str) -> str:

@@ -1,0 +1,1 @@
+"""EVOLVE: populations under mutation and selection, and the landscapes they search, in NumPy."""
