@@ -17,6 +17,20 @@ def mutations(rng: np.random.Generator, offspring: int, dimension: int) -> Steps
     return np.concatenate([half, -half])
 
 
+def independent(rng: np.random.Generator, offspring: int, dimension: int) -> Steps:
+    """Standard normal steps, each by itself: their mean drifts."""
+    return np.asarray(rng.normal(size=(offspring, dimension)))
+
+
+def recombined(rng: np.random.Generator, steps: Steps) -> Steps:
+    """Free recombination: every coordinate of every child is that of one of two random parents.
+
+    Off the diagonal it halves the steps' covariance: (Σ + diag Σ)/2.
+    """
+    mothers, fathers = (steps[rng.integers(len(steps), size=len(steps))] for _ in range(2))
+    return np.where(rng.random(steps.shape) < 0.5, mothers, fathers)
+
+
 def reproduction(losses: Fitness, rule: Selection) -> Fitness:
     """Every offspring's weight in the next generation's mean.
 
