@@ -12,6 +12,7 @@ from ontogeny.lab.study import Measurements
 
 MARKS = (("#0072B2", "o"), *OTHER_ARMS[:2])
 Races = Callable[[Measurements, str], list[str]]
+DECADES = (10, 100, 1000, 10_000)  # evaluations
 SWEPT = {"size": "dimension or width", "offspring": "offspring", "sigma": "σ of mutations"}
 
 
@@ -49,6 +50,8 @@ def draw_alignment(found: Measurements, rules: Sequence[str], close: Mapping[str
                 means = [found.values(cell, quantity).mean() for _, cell in cells]
                 ax.plot([x for x, _ in cells], means, dashes, color=GREY, label=label)
             ax.set_xscale("log")
+            ax.set_xticks([x for x, _ in cells], [f"{x:g}" for x, _ in cells], rotation=90)
+            ax.minorticks_off()
             ax.set_ylim(-0.05, 1.05)
         row[0].set_ylabel(landscape)
     for ax, option in zip(axes[1], ("offspring", "sigma", "size"), strict=True):
@@ -80,6 +83,9 @@ def draw_races(found: Measurements, races: Races) -> Figure:
             ax.plot(x, [10**i.mean for i in logs], color=colour, marker=marker, markersize=4, label=label)
         ax.set_xscale("log")
         ax.set_yscale("log")
+        ax.set_xticks(x, [f"{value:.0f}" for value in x])
+        ax.set_yticks(DECADES, [f"{value:,}" for value in DECADES])
+        ax.minorticks_off()
         ax.set_xlabel("dimension")
         ax.set_title(landscape, loc="left")
     row[0].set_ylabel("evaluations")
