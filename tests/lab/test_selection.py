@@ -33,7 +33,8 @@ def holds(condition: Condition) -> dict[str, float]:
         return {"dimension": d, "effective": d, "dealt": 1.5} | evaluations | reached | steps
     if name.startswith("crossed"):
         dose = 0.5 * options["dose"] + 0.5
-        return {"loss": dose * (options["drifting"] + options["raw"]) + 0.3 * (options["searcher"] == "evolution")}
+        loss = dose * (options["drifting"] + options["raw"]) + 0.3 * (options["searcher"] == "evolution")
+        return {"loss": loss, "resolved": 1.0}
     if name.startswith("variation"):
         return {"loss": -2.0 if options["variation"] and options["selection"] else 0.0}
     if name.startswith("questions"):
@@ -56,7 +57,10 @@ def planted(changes: Changes | None = None, scale: str = "laptop", noise: float 
                 means |= values
         rng = numpy_stream(0, "planted", condition.name)
         found[condition.name] = tuple(
-            {key: value if key == "reached" else value + noise * rng.normal() for key, value in means.items()}
+            {
+                key: value if key.endswith(("reached", "resolved")) else value + noise * rng.normal()
+                for key, value in means.items()
+            }
             for _ in range(study.replicates)
         )
     return Measurements(study, found)
@@ -100,6 +104,11 @@ def test_planted_effects_are_found(claim: str) -> None:
 @pytest.mark.parametrize("claim", list(UNDECIDED))
 def test_what_cannot_be_told_is_undecided(claim: str) -> None:
     assert verdict(claim, planted(UNDECIDED[claim])) == "undecided"
+
+
+def test_a_rate_at_the_grids_end_decides_nothing() -> None:
+    answer = selection.ANSWERS["S12"](planted({"crossed gradient fixed raw 1": {"resolved": 0.5}}))
+    assert (answer.verdict.word, answer.verdict.code) == ("undecided", "rate unresolved")
 
 
 @pytest.mark.parametrize("claim", list(selection.ANSWERS))

@@ -54,16 +54,6 @@ def displacement(losses: Fitness, steps: Steps, rule: Selection) -> Float[np.nda
     return np.asarray(reproduction(losses, rule) @ steps)
 
 
-def proportional_mean(
-    point: Float[np.ndarray, " d"], curvature: Float[np.ndarray, "d d"], sigma: float
-) -> Float[np.ndarray, " d"]:
-    """The expected displacement of N(point, σ²I) under fitness exp(−½ wᵀHw), in closed form: −(I/σ² + H)⁻¹ H w.
-
-    A Gaussian times a Gaussian is one (Lande 1979, for stabilising selection).
-    """
-    return np.asarray(-np.linalg.solve(np.eye(len(point)) / sigma**2 + curvature, curvature @ point))
-
-
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
     """Spearman's rank correlation; 0 where either is constant."""
     from scipy import stats  # slow to import

@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 
 from ontogeny.evolution.landscapes import Landscape, make_landscape
-from ontogeny.evolution.search import EVOLUTION, GRADIENT, RATES, Searcher, Tuned, best_rate, evaluations_to, search
+from ontogeny.evolution.search import EVOLUTION, GRADIENT, Searcher, Tuned, best_rate, evaluations_to, search
 from ontogeny.streams import numpy_stream
 
 SHARE = 0.1  # of the start's loss: the goal
@@ -59,7 +59,7 @@ def _run(here: Landscape, searcher: Searcher, budget: int, seed: int) -> tuple[T
 def _dealt(here: Landscape, rate: float, evaluations: float, seed: int) -> float:
     """Capped at 10: without credit a strategy only wanders."""
     searcher = Searcher(offspring=EVOLUTION.offspring, dealt=True)
-    states = search(lambda _: here, here.start, searcher, min(rate, RATES[0]), numpy_stream(seed, "dealt"))
+    states = search(lambda _: here, here.start, searcher, rate, numpy_stream(seed, "dealt"))
     *_, last = islice(states, max(1, int(evaluations) // searcher.cost))
     if not np.abs(last.point).max() < 1e3:
         return 10.0

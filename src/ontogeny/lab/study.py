@@ -179,7 +179,7 @@ def run_condition(run: StudyRun, compute: Compute, store: Store) -> dict[str, An
         if (result := store.result(run.id, run.replicate)) is not None:
             return result
         identity = {"kind": "measurement", "id": run.id, "replicate": run.replicate, "host": host()}
-        write_json(directory / "run.json", {"recipe": run.recipe, "replicate": run.replicate, "host": host()})
+        write_json(directory / "run.json", {"recipe": run.recipe, "replicate": run.replicate, "host": identity["host"]})
         started = time.monotonic()
         measured = compute(run.condition.options, replicate_seed(run.replicate))
         seconds = time.monotonic() - started

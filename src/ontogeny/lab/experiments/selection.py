@@ -72,8 +72,8 @@ SCALES = {
 RULES = {
     "estimand": "every number is of one replicate, which draws landscape, start and mutations; Student's t intervals "
     "over replicates, as many at once as a rule has (Bonferroni)",
-    "S1": "proportional selection, the largest population, σ 0.1, on both landscapes: the cosine of the expected "
-    "displacement with −∇L, and Spearman's correlation of the step's size with the gradient's (four "
+    "S1": "proportional selection, the largest population, the settings' σ, on both landscapes: the cosine of the "
+    "expected displacement with −∇L, and Spearman's correlation of the step's size with the gradient's (four "
     "intervals). Supported if all lower bounds > 0.9, refuted if an upper bound is < 0.9; undecided, code "
     "gate, if the cosine of a generation whose losses are dealt out is above twice what chance gives. Beside "
     "it one generation's cosine by population, σ, dimension, selection and recombination: where it breaks",
@@ -96,7 +96,8 @@ RULES = {
     "raw − written data, evolution − gradient (four intervals a dose). Supported if at every dose the first "
     "two have their lower bounds > 0.1 and together exceed the third (lower bound of the difference > 0); "
     "refuted if at every dose an upper bound of the first two is < 0.1 or of the difference < 0; else "
-    "undecided, code dose if doses differ",
+    "undecided, code dose if doses differ, code rate unresolved if in some cell more than one replicate in "
+    "twenty has its best rate at an end of the grid",
     "G12": "a question tells the searchers apart in a replicate by |evolution − gradient| − the larger of what half "
     "its rate changes in either, of bits and turning the less telling of a step and an evaluation (six "
     "intervals). Supported if all six lower bounds > 0, refuted if at most two are, else undecided. The "

@@ -44,11 +44,11 @@ def _interval(values: PerReplicate, contrasts: int) -> Interval:
     return student_interval(values, simultaneous_level(contrasts))
 
 
-def close_to(found: Measurements, landscape: str, rule: str = "proportional") -> str:
+def close_to(found: Measurements, landscape: str) -> str:
     """The condition that is looked at closely."""
     settings = found.experiment.settings
     sizes = settings["dimensions" if landscape == "quadratic" else "widths"]
-    return aligned(landscape, rule, sizes[len(sizes) // 2], settings["offspring"][-1], settings["sigma"])
+    return aligned(landscape, "proportional", sizes[len(sizes) // 2], settings["offspring"][-1], settings["sigma"])
 
 
 def _listed(intervals: Mapping[str, Interval]) -> str:
@@ -168,10 +168,15 @@ def _target_and_data(found: Measurements) -> Answer:
         effects = _effects(found, dose)
         told.append(f"dose {dose:.2g}: {_listed(effects)}")
         words.append(_dose_word(effects))
-    decisive = found.experiment.decisive
-    word = words[0] if len(set(words)) == 1 else "undecided"
-    verdict = Verdict(word, "" if word != "undecided" else "dose" if len(set(words)) > 1 else "straddles")
-    verdict = verdict if decisive else Verdict("undecided", "scale")
+    resolved = min(found.values(cell, "resolved").mean() for cell in found.named("crossed "))
+    if not found.experiment.decisive:
+        verdict = Verdict("undecided", "scale")
+    elif resolved < 0.95:
+        verdict = Verdict("undecided", "rate unresolved")
+    elif len(set(words)) > 1:
+        verdict = Verdict("undecided", "dose")
+    else:
+        verdict = Verdict(words[0], "straddles" if words[0] == "undecided" else "")
     return Answer(f"log₁₀ loss, {'; '.join(told)}", verdict, verdict.code or "at every dose of drift and noise")
 
 
