@@ -7,8 +7,16 @@ from jaxtyping import Float
 
 from ontogeny.evolution.questions import PER_STEP, QUESTIONS
 from ontogeny.lab.answers import Answer
-from ontogeny.lab.statistics import Interval, Verdict, simultaneous_level, student_interval
-from ontogeny.lab.study import Measurements, judge_measured, shown
+from ontogeny.lab.statistics import Interval, Verdict
+from ontogeny.lab.study import (
+    Measurements,
+    PerReplicate,
+    all_hold,
+    judge_measured,
+    listed,
+    shown,
+    simultaneous,
+)
 
 LANDSCAPES = ("quadratic", "network")
 SELECTIONS = ("proportional", "standardised", "truncation")
@@ -37,13 +45,6 @@ def cell_name(variation: bool, selection: bool) -> str:
     return f"variation {'on' if variation else 'off'}, selection {'on' if selection else 'off'}"
 
 
-PerReplicate = Float[np.ndarray, " replicates"]
-
-
-def _interval(values: PerReplicate, contrasts: int) -> Interval:
-    return student_interval(values, simultaneous_level(contrasts))
-
-
 def close_to(found: Measurements, landscape: str) -> str:
     """The condition that is looked at closely."""
     settings = found.experiment.settings
@@ -51,14 +52,10 @@ def close_to(found: Measurements, landscape: str) -> str:
     return aligned(landscape, "proportional", sizes[len(sizes) // 2], settings["offspring"][-1], settings["sigma"])
 
 
-def _listed(intervals: Mapping[str, Interval]) -> str:
-    return ", ".join(f"{name} {shown(interval)}" for name, interval in intervals.items())
-
-
 def _follows_gradient(found: Measurements) -> Answer:
-    cosines = {name: _interval(found.values(close_to(found, name), "expected"), 4) for name in LANDSCAPES}
-    steps = {name: _interval(found.values(f"steps {name} proportional", "monotone"), 4) for name in LANDSCAPES}
-    told = f"expected cosine {_listed(cosines)}; step's size with the gradient's {_listed(steps)}"
+    cosines = {name: simultaneous(found.values(close_to(found, name), "expected"), 4) for name in LANDSCAPES}
+    steps = {name: simultaneous(found.values(f"steps {name} proportional", "monotone"), 4) for name in LANDSCAPES}
+    told = f"expected cosine {listed(cosines)}; step's size with the gradient's {listed(steps)}"
     one = {name: found.values(close_to(found, name), "cosine").mean() for name in LANDSCAPES}
     told += "; of one generation " + ", ".join(f"{name} {cosine:.2f}" for name, cosine in one.items())
     for rule in SELECTIONS[1:]:
@@ -77,29 +74,23 @@ def _follows_gradient(found: Measurements) -> Answer:
 def _preconditioned(found: Measurements) -> Answer:
     cells = {name: f"anisotropic {name} proportional" for name in LANDSCAPES}
     full = {name: found.values(cell, "preconditioned") for name, cell in cells.items()}
-    cosines = {name: _interval(values, 6) for name, values in full.items()}
+    cosines = {name: simultaneous(values, 6) for name, values in full.items()}
     gains = {
-        f"beyond {what}, {name}": _interval(full[name] - found.values(cell, key), 6)
+        f"beyond {what}, {name}": simultaneous(full[name] - found.values(cell, key), 6)
         for what, key in (("−∇L", "expected"), ("−Σ′∇L", "foreign"))
         for name, cell in cells.items()
     }
     mixed = [
         found.values(f"anisotropic recombined {name} proportional", "preconditioned").mean() for name in LANDSCAPES
     ]
-    told = f"cosine with −Σ∇L {_listed(cosines)}; {_listed(gains)}; recombined, with −(Σ + diag Σ)/2·∇L " + ", ".join(
+    told = f"cosine with −Σ∇L {listed(cosines)}; {listed(gains)}; recombined, with −(Σ + diag Σ)/2·∇L " + ", ".join(
         f"{cosine:.3f}" for cosine in mixed
     )
     words = [
         judge_measured(part.values(), delta=delta, decisive_scale=found.experiment.decisive)
         for part, delta in ((cosines, 0.9), (gains, 0.05))
     ]
-    return Answer(told, _all(words), _all(words).code or "the covariance of mutations turns the step")
-
-
-def _all(verdicts: list[Verdict]) -> Verdict:
-    """Of several parts that all have to hold: the first that is refuted, else the first that is undecided."""
-    order = ("refuted", "undecided", "supported")
-    return min(verdicts, key=lambda verdict: order.index(verdict.word))
+    return Answer(told, all_hold(words), all_hold(words).code or "the covariance of mutations turns the step")
 
 
 def races(found: Measurements, landscape: str) -> list[str]:
@@ -115,7 +106,7 @@ def _finished(found: Measurements, searchers: tuple[str, ...]) -> float:
 
 def _credit(found: Measurements) -> Answer:
     cells = [cell for landscape in LANDSCAPES for cell in races(found, landscape)]
-    dealt = [_interval(found.values(cell, "dealt"), len(cells)) for cell in cells]
+    dealt = [simultaneous(found.values(cell, "dealt"), len(cells)) for cell in cells]
     least = {name: _finished(found, (name,)) for name in ("gradient", "evolution")}
     told = "at the goal in at least " + ", ".join(f"{share:.0%} ({name})" for name, share in least.items())
     told += " of a race's replicates; with losses dealt out the loss ends at " + ", ".join(shown(i, 1) for i in dealt)
@@ -151,11 +142,11 @@ def _slopes(x: Float[np.ndarray, "points replicates"], y: Float[np.ndarray, "poi
 
 
 def _richer_signal(found: Measurements) -> Answer:
-    slopes = {"by effective dimension, quadratic": _interval(exponents(found, "quadratic"), 3)}
-    slopes |= {f"by known directions, {name}": _interval(doses(found, name), 3) for name in LANDSCAPES}
+    slopes = {"by effective dimension, quadratic": simultaneous(exponents(found, "quadratic"), 3)}
+    slopes |= {f"by known directions, {name}": simultaneous(doses(found, name), 3) for name in LANDSCAPES}
     beside = exponents(found, "quadratic", "evolution").mean()
     grown = [found.values(cell, "effective").mean() for cell in races(found, "network")]
-    told = f"exponents {_listed(slopes)}; with 16 offspring by effective dimension {beside:+.2f}; networks' effective "
+    told = f"exponents {listed(slopes)}; with 16 offspring by effective dimension {beside:+.2f}; networks' effective "
     told += "dimension by width " + ", ".join(f"{dimension:.1f}" for dimension in grown)
     done = _finished(found, ("gradient", "pair")) >= 0.95
     verdict = judge_measured(slopes.values(), delta=0.5, decisive_scale=found.experiment.decisive, gates_passed=done)
@@ -166,7 +157,7 @@ def _target_and_data(found: Measurements) -> Answer:
     words, told = [], []
     for dose in found.experiment.settings["doses"]:
         effects = _effects(found, dose)
-        told.append(f"dose {dose:.2g}: {_listed(effects)}")
+        told.append(f"dose {dose:.2g}: {listed(effects)}")
         words.append(_dose_word(effects))
     resolved = min(found.values(cell, "resolved").mean() for cell in found.named("crossed "))
     if not found.experiment.decisive:
@@ -189,7 +180,7 @@ def _effects(found: Measurements, dose: float) -> dict[str, Interval]:
 
     parts = {"target": effect(1, "drifting"), "data": effect(2, "raw"), "searcher": effect(0, "evolution")}
     parts["target and data − searcher"] = parts["target"] + parts["data"] - parts["searcher"]
-    return {name: _interval(values, 4) for name, values in parts.items()}
+    return {name: simultaneous(values, 4) for name, values in parts.items()}
 
 
 CROSSED = [(searcher, target, data) for searcher, target, data, _ in crossed((1.0,))]
@@ -218,7 +209,7 @@ def apart(found: Measurements, question: str) -> PerReplicate:
 
 
 def _six_questions(found: Measurements) -> Answer:
-    margins = {name: _interval(apart(found, name), len(QUESTIONS)) for name in QUESTIONS}
+    margins = {name: simultaneous(apart(found, name), len(QUESTIONS)) for name in QUESTIONS}
     telling = sum(margin.low > 0 for margin in margins.values())
     means = [
         f"{name} {found.values('questions evolution', name).mean():.3g} and "
@@ -237,8 +228,8 @@ def _six_questions(found: Measurements) -> Answer:
 
 def _both_needed(found: Measurements) -> Answer:
     both, *others = (found.values(cell_name(*cell), "loss") for cell in CELLS)
-    gaps = {cell_name(*cell): _interval(loss - both, 4) for cell, loss in zip(CELLS[1:], others, strict=True)}
-    gaps["interaction"] = _interval(others[0] + others[1] - both - others[2], 4)
+    gaps = {cell_name(*cell): simultaneous(loss - both, 4) for cell, loss in zip(CELLS[1:], others, strict=True)}
+    gaps["interaction"] = simultaneous(others[0] + others[1] - both - others[2], 4)
     verdict = judge_measured(gaps.values(), delta=0.1, decisive_scale=found.experiment.decisive)
     told = "log₁₀ loss beyond that with both: " + "; ".join(f"{name} {shown(i)}" for name, i in gaps.items())
     return Answer(told, verdict, verdict.code or "against each of the other three cells, and by their interaction")
@@ -247,13 +238,13 @@ def _both_needed(found: Measurements) -> Answer:
 def _coevolution(found: Measurements) -> Answer:
     def gap(where: str, kind: str) -> Interval:
         losses = [found.values("coevolution", f"{where} {name}") for name in (kind, "co-evolving")]
-        return _interval(losses[0] - losses[1], 4)
+        return simultaneous(losses[0] - losses[1], 4)
 
     archive, random = ({kind: gap(where, kind) for kind in ("random", "shuffled")} for where in ("archive", "random"))
     told = (
-        f"log₁₀ error beyond co-evolving ones', archive: {_listed(archive)}, frozen {shown(gap('archive', 'frozen'))}; "
+        f"log₁₀ error beyond co-evolving ones', archive: {listed(archive)}, frozen {shown(gap('archive', 'frozen'))}; "
     )
-    told += f"random inputs: {_listed(random)}"
+    told += f"random inputs: {listed(random)}"
     verdict = judge_measured(archive.values(), delta=0.05, decisive_scale=found.experiment.decisive)
     if verdict.word == "supported" and min(i.mean for i in random.values()) <= 0:
         verdict = Verdict("undecided", "mixed")
