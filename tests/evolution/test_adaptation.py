@@ -57,7 +57,7 @@ def test_errors_of_mutation_rates_have_their_two_parts() -> None:
 def test_children_take_genes_with_their_rates() -> None:
     points, rng = np.arange(12.0).reshape(3, 4), np.random.default_rng(0)
     for inheritance in ("recombining", "clonal"):
-        genes, rates = children(points, -points, 200, rng, inheritance)  # type: ignore[arg-type]
+        genes, rates = children(points, -points, 200, rng, inheritance)
         np.testing.assert_array_equal(rates, -genes)
         np.testing.assert_array_equal(genes % 4, np.tile(np.arange(4.0), (200, 1)))
         parents = np.ptp(genes // 4, axis=1)

@@ -92,7 +92,8 @@ class Descent:
 
 def descend(environment: Environment, generations: int, rate: float) -> Descent:
     """Adam from an environment's start, one step a generation."""
-    point, first, second = environment.start, 0.0, 0.0
+    point = environment.start
+    first, second = np.zeros_like(point), np.zeros_like(point)
     rows, losses = [], []
     for t in range(generations):
         here = environment.at(t)
@@ -106,7 +107,8 @@ def descend(environment: Environment, generations: int, rate: float) -> Descent:
         rows.append((point, gradient, rates, step))
         losses.append(float(here.loss(point[None])[0]))
         point = point + step
-    return Descent(*(np.array(column) for column in zip(*rows, strict=True)), np.array(losses))
+    points, gradients, all_rates, steps = (np.array(column) for column in zip(*rows, strict=True))
+    return Descent(points, gradients, all_rates, steps, np.array(losses))
 
 
 def adams_rate(environment: Environment, generations: int) -> float:

@@ -42,7 +42,7 @@ class Settings:
 
 
 SCALES = {
-    "smoke": Settings(2, offspring=28, generations=120, switching=400),
+    "smoke": Settings(2, offspring=28, generations=90, switching=200),
     "laptop": Settings(20, offspring=140, generations=3000, switching=4000),
 }
 TASKS = ("genes", "students")
