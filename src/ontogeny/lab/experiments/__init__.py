@@ -19,6 +19,7 @@ from ontogeny.lab.experiments import (
     profile,
     rank,
     reachability,
+    rule,
     selection,
     sparsity,
     stage2,
@@ -41,5 +42,5 @@ ALL = (
     economy,
 )
 EXPERIMENTS: dict[str, ModuleType] = {module.NAME: module for module in ALL}
-STUDIES: dict[str, ModuleType] = {module.NAME: module for module in (selection,)}
+STUDIES: dict[str, ModuleType] = {module.NAME: module for module in (selection, rule)}
 GROUPS = {"theory": tuple(STUDIES)}
