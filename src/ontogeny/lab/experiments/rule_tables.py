@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -50,5 +51,5 @@ def costs_table(found: Measurements) -> Table:
     return Table("published-costs", note, columns, tuple(rows), part="Published costs")
 
 
-def _list(values: Iterable[float]) -> str:
+def _list(values: Iterable[Any]) -> str:
     return ", ".join(map(str, values))
