@@ -28,7 +28,7 @@ def test_adams_first_step_is_each_networks_rate() -> None:
 
 
 def test_the_best_of_rates_is_the_smallest_within_the_tolerance() -> None:
-    losses = torch.tensor([float("nan"), 1.0, 0.5, 0.505, 2.0, 3.0])
+    losses = torch.tensor([float("nan"), 1.0, 0.5, 0.505, 2.0, 3.0, 4.0, 5.0])
     assert best_rate(losses) == RATES[2]
     assert best_rate(losses, 0.01) == RATES[3]
 

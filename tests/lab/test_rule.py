@@ -37,6 +37,7 @@ def holds(condition: Condition) -> dict[str, Any]:
     if name.startswith("sentences"):
         shares = {"dense": 0.3, "copied": 0.3, "grown": 0.8, "random": 0.3}
         found = {f"{test} {arm}": shares[arm] for test in ("structure", "words") for arm in ARMS}
+        found |= {f"shared {key}": value for key, value in found.items()}
         return found | {f"learnt {arm}": 0.99 for arm in ARMS} | {"donor": 0.99}
     errors = {f"{arm} {question}": 0.02 for arm in RECORDS for question in QUESTIONS}
     for arm, question in product(("text", "shuffled state and interventions", "perfect association"), QUESTIONS[1:]):
@@ -102,6 +103,11 @@ def test_planted_effects_are_found(claim: str) -> None:
 @pytest.mark.parametrize("claim", list(UNDECIDED))
 def test_what_cannot_be_told_is_undecided(claim: str) -> None:
     assert verdict(claim, planted(UNDECIDED[claim], noise=0.02)) == "undecided"
+
+
+def test_what_depends_on_the_rate_alone_is_undecided() -> None:
+    answer = rule.ANSWERS["S14"](planted({"sentences": {"shared words grown": 0.2}}))
+    assert (answer.verdict.word, answer.verdict.code) == ("undecided", "mixed")
 
 
 @pytest.mark.parametrize("claim", list(rule.ANSWERS))

@@ -13,7 +13,7 @@ Layer = tuple[Float[Tensor, "networks _ _"], Float[Tensor, "networks 1 _"]]  # w
 Losses = Float[Tensor, " networks"]
 
 SLOPE = 0.01  # of leaky ReLUs left of 0
-RATES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # of Adam, every one tried where a rate is tuned
+RATES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)  # of Adam, every one tried where a rate is tuned
 DECAYS = (0.9, 0.999)  # of Adam's two means
 TUNING = 20_260_101  # the seed that rates are tuned on; no replicate has it
 

@@ -1,6 +1,6 @@
 """The published multiplication in the variants that its description leaves open, at seed 1 and over seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import product
 
@@ -14,7 +14,7 @@ DRAWS = ("normal", "uniform")
 FACTORS = (1, 2)
 ENDS = ("linear", "leaky")
 ORDERS = (("weights first", "data first"), ("inputs × outputs", "outputs × inputs"))  # of one generator's draws
-VARIANCE = {
+VARIANCE: Mapping[str, Callable[[int, int], float]] = {
     "he": lambda i, o: 2 / i,  # He et al. 2015
     "glorot": lambda i, o: 2 / (i + o),  # Glorot & Bengio 2010
     "lecun": lambda i, o: 1 / i,  # LeCun et al. 1998
@@ -45,7 +45,7 @@ def _weight(
     shape = (inputs, outputs) if orientation == ORDERS[1][0] else (outputs, inputs)
     unit = generator.randn(*shape) if draw == "normal" else generator.uniform(-(3**0.5), 3**0.5, shape)
     drawn = unit * VARIANCE[scale](inputs, outputs) ** 0.5
-    return drawn if orientation == ORDERS[1][0] else drawn.T
+    return np.asarray(drawn if orientation == ORDERS[1][0] else drawn.T)
 
 
 def variant(

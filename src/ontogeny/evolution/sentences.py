@@ -28,6 +28,7 @@ WORDS, LENGTH = 11, 8
 EMBEDDING, HIDDEN, RANK = 8, 32, 8  # a genome keeps 8 of 32 directions of every matrix
 TOGETHER = 0.9  # how often subject and main auxiliary are of one class in the language that donors learn
 DONOR_SENTENCES, DONOR_STEPS, DONOR_RATE = 4000, 800, 0.01
+SHARED_RATE = 0.01
 BATCH, TEST = 64, 1000
 
 Sentences = Int[np.ndarray, "sentences positions"]
@@ -71,15 +72,16 @@ def rule_and_surface(sentences: int, steps: int, seed: int) -> dict[str, float]:
     its two hidden matrices; ``random``: inside random subspaces; ``dense``: all fresh. What they learn has relative
     clauses at objects alone, and subject and auxiliary always together. ``structure``: the share of main auxiliaries
     among answers where a clause at the subject has the other one; ``words``: the same where subject and auxiliary
-    never go together; 0 follows the surface, 1 the rule. ``learnt``: the share right on new ambiguous sentences.
+    never go together; 0 follows the surface, 1 the rule. ``learnt``: the share right on new ambiguous sentences. With
+    ``shared`` before them: every arm at a rate of 0.01.
     """
     donor, own = _donor(seed)
     found: dict[str, float] = {"donor": own}
     for arm in ARMS:
         rate = _tuned(arm, sentences, steps)
-        network = _learner(arm, donor, torch.tensor([rate]), sentences, steps, seed)
+        network = _learner(arm, donor, torch.tensor([rate, SHARED_RATE]), sentences, steps, seed)
         for name, test in _tests(seed).items():
-            found[f"{name} {arm}"] = float(_right(network, test)[0])
+            found[f"{name} {arm}"], found[f"shared {name} {arm}"] = _right(network, test).tolist()
         found[f"rate {arm}"] = rate
     return found
 

@@ -97,8 +97,9 @@ RULES = {
     "either side; refuted if one of the first two has its upper bound < 0.05 or the third lies within ±0.05",
     "S14": "with the most ambiguous sentences, the share of answers that follow the rule, by structure and where words "
     "never go together: grown − copied and grown − random subspaces, at the level of four contrasts. Supported if "
-    "all four lower bounds > 0.05, refuted if an upper bound is < 0.05. Asked only if the donor and every "
-    "start answer new ambiguous sentences: lower bounds > 0.9, else code gate",
+    "all four lower bounds > 0.05, and all four means > 0 at one rate that all share; refuted if an upper bound is "
+    "< 0.05. Asked only if the donor and every start answer new ambiguous sentences: lower bounds > 0.9, else code "
+    "gate",
     "S15": "with the most records, mean absolute errors of probabilities, at the level of five contrasts. Adjacency, "
     "not causes: text's error about interventions, and about counterfactuals, − its error about association. "
     "Mended: text − state and interventions, about interventions and about counterfactuals; and about "
@@ -228,17 +229,23 @@ def _neurons_and_data(found: Measurements) -> Answer:
 def _blueprint(found: Measurements) -> Answer:
     cell = f"sentences {max(found.experiment.settings['sentences'])}"
     contrasts: dict[str, Interval] = {}
+    shared: dict[str, float] = {}
     told = []
     for test in ("structure", "words"):
         shares = {arm: found.values(cell, f"{test} {arm}") for arm in ARMS}
         for other in ("copied", "random"):
             contrasts[f"{test}, grown − {other}"] = _interval(shares["grown"] - shares[other], 4)
+            same = (found.values(cell, f"shared {test} {arm}").mean() for arm in ("grown", other))
+            shared[f"{test}, grown − {other}"] = next(same) - next(same)
         told.append(f"{test}: " + ", ".join(f"{arm} {share.mean():.2f}" for arm, share in shares.items()))
     learnt = [_interval(found.values(cell, key)) for key in ("donor", *(f"learnt {arm}" for arm in ARMS))]
     gates = min(i.low for i in learnt) > 0.9
     verdict = judge_measured(
         contrasts.values(), delta=0.05, decisive_scale=found.experiment.decisive, gates_passed=gates
     )
+    if verdict.word == "supported" and min(shared.values()) <= 0:
+        verdict = Verdict("undecided", "mixed")
+    told.append("at one shared rate " + ", ".join(f"{name} {gap:+.3f}" for name, gap in shared.items()))
     measured = "share by the rule: " + "; ".join([*told, *(f"{name} {shown(i)}" for name, i in contrasts.items())])
     return Answer(measured, verdict, verdict.code or "a blueprint against a copy and against random subspaces")
 
