@@ -30,7 +30,7 @@ def costs_table(found: Measurements) -> Table:
         "variant": "", "over seeds [95 %]": "±.0f", "sd of networks": ".0f", "at the line": ".0%",
         "at nothing": ".0%", "order of draws": "", f"cost at seed 1, widths {_list(widths)}": "", "given": "",
     }  # fmt: skip
-    rows: list[tuple[Any, ...]] = [("published", None, None, None, None, "not stated", _list(published), "")]
+    rows: list[tuple[Any, ...]] = [("published", "", None, None, None, "not stated", _list(published), "")]
     for cell in found.named("variant "):
         if not all(one is not None for one in found.found[cell]):
             continue
