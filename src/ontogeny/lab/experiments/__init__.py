@@ -20,6 +20,7 @@ from ontogeny.lab.experiments import (
     profile,
     rank,
     reachability,
+    rule,
     selection,
     sparsity,
     stage2,
@@ -42,5 +43,5 @@ ALL = (
     economy,
 )
 EXPERIMENTS: dict[str, ModuleType] = {module.NAME: module for module in ALL}
-STUDIES: dict[str, ModuleType] = {module.NAME: module for module in (selection, mutation)}
+STUDIES: dict[str, ModuleType] = {module.NAME: module for module in (selection, mutation, rule)}
 GROUPS = {"theory": tuple(STUDIES)}
