@@ -7,6 +7,7 @@ add one, see docs/how-to-add-an-experiment.md.
 from types import ModuleType
 
 from ontogeny.lab.experiments import (
+    context,
     convergence,
     corpora,
     crossmodal,
@@ -41,5 +42,5 @@ ALL = (
     economy,
 )
 EXPERIMENTS: dict[str, ModuleType] = {module.NAME: module for module in ALL}
-STUDIES: dict[str, ModuleType] = {module.NAME: module for module in (selection,)}
+STUDIES: dict[str, ModuleType] = {module.NAME: module for module in (selection, context)}
 GROUPS = {"theory": tuple(STUDIES)}
