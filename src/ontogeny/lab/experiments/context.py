@@ -34,10 +34,10 @@ class Settings:
     """A transformer of ``layers`` of a ``width`` learns regressions of a ``dimension`` from ``pairs`` in ``steps``.
 
     Each step has a ``batch`` of new tasks, at a ``rate`` that was the best in 300 steps on the tuning seed, as was
-    ``grown_rate`` for the network grown from ``rank`` directions of its matrices: of 0.001, 0.003, 0.01, 0.03 and 0.1,
-    neither at the grid's end. Errors are of so many ``tasks``. ``spreads`` are powers of 2 of run-time hyperparameters. Environments show some classes
-    ``skews`` times as often, ascending from 1; twins train for ``twin_steps``, layers with a router for
-    ``routing_steps``.
+    ``grown_rate`` for the network grown from ``rank`` directions of its matrices: of 0.001, 0.003, 0.01, 0.03 and
+    0.1, neither at the grid's end. Errors are of so many ``tasks``. ``spreads`` are powers of 2 of run-time
+    hyperparameters. Environments show some classes ``skews`` times as often, ascending from 1; twins train for
+    ``twin_steps``, layers with a router for ``routing_steps``.
     """
 
     replicates: int
