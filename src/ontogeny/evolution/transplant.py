@@ -1,14 +1,14 @@
 """Fresh networks grown in a trained network's wiring, and in random wirings that share some of its properties."""
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ontogeny.evolution.networks import RATES, TUNING, Losses, best_rate
+from ontogeny.evolution.networks import RATES, TUNING, best_rate
 from ontogeny.evolution.pruning import (
     CLASSES,
     INPUTS,
@@ -45,7 +45,7 @@ def transplant(
     recipe = (world, width, tuple(densities), steps, size)
     rates = _arm_rates(*recipe, share, groups)
     given, masks, start = _donor(*recipe, seed)
-    arms = wirings(masks, share, groups, lambda name: numpy_stream(seed, "wiring", name))
+    arms = wirings(masks, share, groups, partial(numpy_stream, seed, "wiring"))
     losses = _grow(given, arms, start, torch.tensor([rates]), size, steps, seed)[0]
     found = {f"{arm} loss": float(loss) for arm, loss in zip(ARMS, losses, strict=True)}
     for name, wiring in arms.items():
@@ -110,10 +110,10 @@ def _arm_rates(
 ) -> tuple[float, ...]:
     """Every arm's best rate: the smallest whose mean loss over two tuning draws is within 0.02 nats of the least."""
     rates = torch.tensor(RATES)[:, None].expand(-1, len(ARMS))
-    total: Losses | Float[Tensor, "tries arms"] = torch.zeros(rates.shape)
+    total = torch.zeros(rates.shape)
     for draw in range(TUNING_DRAWS):
         seed = stream_seed(TUNING, "draw", draw)
         given, masks, start = _donor(world, width, densities, steps, size, seed)
-        arms = wirings(masks, share, groups, lambda name, seed=seed: numpy_stream(seed, "wiring", name))
+        arms = wirings(masks, share, groups, partial(numpy_stream, seed, "wiring"))
         total = total + _grow(given, arms, start, rates, size, steps, seed)
     return tuple(best_rate(losses, TOLERANCE) for losses in total.T / TUNING_DRAWS)
