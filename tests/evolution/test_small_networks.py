@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ontogeny.evolution import causes, multiplication, published_costs, sentences, sizes
-from ontogeny.evolution.networks import RATES, best_rate, fit, he_normal, outputs, parameters, stack, tensor
+from ontogeny.evolution.networks import RATES, best_rate, fit, he_normal, outputs, parameters, resolved, stack, tensor
 from ontogeny.streams import numpy_stream
 
 
@@ -31,6 +31,12 @@ def test_the_best_of_rates_is_the_smallest_within_the_tolerance() -> None:
     losses = torch.tensor([float("nan"), 1.0, 0.5, 0.505, 2.0, 3.0, 4.0, 5.0])
     assert best_rate(losses) == RATES[2]
     assert best_rate(losses, 0.01) == RATES[3]
+
+
+def test_rates_at_the_grids_ends_are_unresolved() -> None:
+    assert resolved([RATES[1], RATES[-2]]) == 1
+    assert resolved([RATES[1], RATES[0]]) == 0
+    assert resolved([RATES[-1]]) == 0
 
 
 def test_a_wider_network_holds_the_narrower_one() -> None:

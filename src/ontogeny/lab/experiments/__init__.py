@@ -25,6 +25,7 @@ from ontogeny.lab.experiments import (
     selection,
     sparsity,
     stage2,
+    symmetry,
 )
 
 ALL = (
@@ -44,6 +45,6 @@ ALL = (
     economy,
 )
 EXPERIMENTS: dict[str, ModuleType] = {module.NAME: module for module in ALL}
-THEORY = (selection, mutation, rule, context)
+THEORY = (selection, mutation, rule, symmetry, context)
 STUDIES: dict[str, ModuleType] = {module.NAME: module for module in THEORY}
 GROUPS = {"theory": tuple(STUDIES)}
