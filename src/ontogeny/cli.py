@@ -69,7 +69,8 @@ def demo(
     out: Annotated[Path, typer.Option("--out", help="folder for the store and the report")] = Path("ontogeny-demo"),
 ) -> None:
     """The laptop convergence experiment with its controls, cut to minutes; verdicts; report."""
-    from ontogeny.terminal.lab import run_experiment, write_report
+    from ontogeny.terminal.lab import run_experiment
+    from ontogeny.terminal.store import write_report
 
     run_experiment("convergence", "demo", out / "store")
     write_report(out / "store", out / "report.html")
@@ -211,7 +212,7 @@ def status(
 @app.command()
 def report(store: Store, out: Out) -> None:
     """Tables, figures and verdicts as self-contained HTML, files beside it; or the blocks of a Markdown page."""
-    from ontogeny.terminal.lab import write_report
+    from ontogeny.terminal.store import write_report
 
     write_report(store, out)
 
@@ -225,7 +226,7 @@ def claims(
     as_json: Json = False,
 ) -> None:
     """The ledger: what was published, what was measured here, and the verdict."""
-    from ontogeny.terminal.lab import show_claims
+    from ontogeny.terminal.store import show_claims
 
     show_claims(store, by, as_json=as_json)
 
@@ -279,7 +280,7 @@ def store_export(
     ] = None,
 ) -> None:
     """Write every declaration and result of a store as JSON lines."""
-    from ontogeny.terminal.lab import export_store
+    from ontogeny.terminal.store import export_store
 
     export_store(store, out, experiment)
 
@@ -289,6 +290,6 @@ def store_import(
     file: Annotated[Path, typer.Argument(help="a file that export wrote")], store: Store = Path("ontogeny-store")
 ) -> None:
     """Put exported results back into a store: the report can be rebuilt without training."""
-    from ontogeny.terminal.lab import import_store
+    from ontogeny.terminal.store import import_store
 
     import_store(file, store)

@@ -5,7 +5,8 @@ from pathlib import Path
 from ontogeny.lab.conduct import searches
 from ontogeny.lab.experiment import from_json
 from ontogeny.lab.store import open_store
-from ontogeny.terminal.lab import fixed_rates, import_store
+from ontogeny.terminal.lab import fixed_rates
+from ontogeny.terminal.store import import_store
 
 RATES = Path(__file__).resolve().parents[2] / "src" / "ontogeny" / "lab" / "laptop_rates.json"
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results" / "convergence-laptop.jsonl"

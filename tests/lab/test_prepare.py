@@ -177,7 +177,8 @@ def test_experiments_by_name_or_file(tmp_path: Path) -> None:
 
 def test_an_experiment_of_ones_own(text: str, tmp_path: Path, capsys: Any) -> None:
     """Runs to its end and is judged, though it answers no claim of the ledger."""
-    from ontogeny.terminal.lab import run_experiment, show_claims, show_status
+    from ontogeny.terminal.lab import run_experiment, show_status
+    from ontogeny.terminal.store import show_claims
 
     (tmp_path / "mine.py").write_text(OWN)
     settings = ("steps=2", "donor_steps=2", "windows=2", "batch=2", "replicates=1", "donors=1")
