@@ -22,6 +22,7 @@ from ontogeny.lab.experiments import (
     selection,
     sparsity,
     stage2,
+    timescales,
 )
 
 ALL = (
@@ -41,5 +42,5 @@ ALL = (
     economy,
 )
 EXPERIMENTS: dict[str, ModuleType] = {module.NAME: module for module in ALL}
-STUDIES: dict[str, ModuleType] = {module.NAME: module for module in (selection,)}
+STUDIES: dict[str, ModuleType] = {module.NAME: module for module in (selection, timescales)}
 GROUPS = {"theory": tuple(STUDIES)}
