@@ -12,7 +12,6 @@ from ontogeny.evolution.population import (
     cosine,
     displacement,
     mutations,
-    proportional_mean,
     reproduction,
     spearman,
 )
@@ -49,6 +48,11 @@ def test_equal_losses_select_nobody() -> None:
 def test_mutations_come_in_opposite_pairs() -> None:
     steps = mutations(np.random.default_rng(0), 10, 4)
     np.testing.assert_array_equal(steps[:5], -steps[5:])
+
+
+def proportional_mean(point: np.ndarray, curvature: np.ndarray, sigma: float) -> np.ndarray:
+    """A Gaussian N(point, σ²I) times the Gaussian exp(−½ wᵀHw) is one, moved by −(I/σ² + H)⁻¹Hw (Lande 1979)."""
+    return np.asarray(-np.linalg.solve(np.eye(len(point)) / sigma**2 + curvature, curvature @ point))
 
 
 def test_proportional_selection_has_the_closed_form_of_stabilising_selection() -> None:

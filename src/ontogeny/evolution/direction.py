@@ -1,54 +1,92 @@
 """How near a generation's displacement is to the gradient, and what takes it away from it."""
 
-import numpy as np
+import math
 
-from ontogeny.evolution.landscapes import Landscape, make_landscape
-from ontogeny.evolution.population import Selection, cosine, displacement, mutations, spearman
+import numpy as np
+from jaxtyping import Float
+
+from ontogeny.evolution.landscapes import Landscape, Point, make_landscape
+from ontogeny.evolution.population import (
+    Selection,
+    Steps,
+    cosine,
+    displacement,
+    independent,
+    mutations,
+    recombined,
+    spearman,
+)
 from ontogeny.streams import numpy_stream
 
-GENERATIONS = 20  # independent ones at one point, whose cosines are averaged
+GENERATIONS = 20  # independent ones at one point
 POINTS = 12  # on the way from the start to the origin, where step sizes are measured
 ANISOTROPY = 100.0  # largest ÷ smallest variance of anisotropic mutations
 
 
 def alignment(
-    landscape: str, size: int, offspring: int, sigma: float, rule: Selection, seed: int, *, anisotropic: bool = False
+    landscape: str,
+    size: int,
+    offspring: int,
+    sigma: float,
+    rule: Selection,
+    seed: int,
+    *,
+    anisotropic: bool = False,
+    recombination: bool = False,
 ) -> dict[str, float]:
-    """Cosines of one generation's displacement at the start, the mean over independent generations.
+    """Cosines of displacements at the start with the descent direction −∇L, and with what theory puts in its place.
 
-    ``cosine`` with the descent direction −∇L; ``preconditioned`` with −Σ∇L, Σ the mutations' covariance;
-    ``shuffled``: the absolute cosine where losses are dealt out at random, so that nothing is selected.
-    ``closed_form``: √((m+2)/(m+d+1)) of m antithetic pairs, an evolution strategy's cosine on a plane (the root of the
-    ratio of E[(uᵀg)²] = m² + 2m to E[u²] = m² + m(d+1), g of length 1).
+    ``cosine``: of one generation of independent offspring, the mean over generations. ``expected``: of the mean
+    displacement over generations, from antithetic pairs, which leave the expectation and take chance away.
+    ``preconditioned``: the same with −C∇L, C the offspring's covariance (Σ, or (Σ + diag Σ)/2 after recombination);
+    ``foreign``: with another covariance of the same spectrum. ``dealt``: of one generation whose losses are dealt out
+    at random, absolute; ``chance``: √(2/πd), what that is of a random direction. ``homeward``: −∇L with −w.
+    ``drift``: 1/√(1 + (d/N)(1 + 1/(σ|∇L|)²)), the closed form of ``cosine`` under proportional selection, small σ.
     """
     here = make_landscape(landscape, size, seed)
-    gradient = here.gradient(here.start)
-    dimension = len(gradient)
-    rng = numpy_stream(seed, "alignment", offspring, str(sigma), rule)
-    basis = _basis(dimension, seed) if anisotropic else np.eye(dimension)
-    found, pairs = [], offspring // 2
+    downhill = -here.gradient(here.start)
+    dimension = len(downhill)
+    rng = numpy_stream(seed, "alignment", offspring, str(sigma))
+    basis, foreign = (
+        _basis(dimension, seed, name) if anisotropic else np.eye(dimension) for name in ("own", "foreign")
+    )
+    one, null, expected = [], [], np.zeros(dimension)
     for _ in range(GENERATIONS):
-        steps = sigma * mutations(rng, offspring, dimension) @ basis
-        losses = here.loss(here.start + steps)
-        moved = displacement(losses, steps, rule)
-        null = displacement(rng.permutation(losses), steps, rule)
-        found.append(
-            (
-                cosine(moved, -gradient),
-                cosine(moved, -basis.T @ basis @ gradient),
-                abs(cosine(null, -gradient)),
-            )
-        )
-    names = ("cosine", "preconditioned", "shuffled")
-    measured = dict(zip(names, np.mean(found, axis=0).tolist(), strict=True))
-    return measured | {"closed_form": float(np.sqrt((pairs + 2) / (pairs + dimension + 1)))}
+        for pairs in (False, True):
+            steps = sigma * independent(rng, offspring // 2 if pairs else offspring, dimension) @ basis
+            steps = recombined(rng, steps) if recombination else steps
+            steps = np.concatenate([steps, -steps]) if pairs else steps
+            losses = here.loss(here.start + steps)
+            moved = displacement(losses, steps, rule)
+            if pairs:
+                expected += moved / GENERATIONS
+            else:
+                one.append(cosine(moved, downhill))
+                null.append(abs(cosine(displacement(rng.permutation(losses), steps, rule), downhill)))
+    slope = sigma * float(np.linalg.norm(downhill))
+    return {
+        "cosine": float(np.mean(one)),
+        "expected": cosine(expected, downhill),
+        "preconditioned": cosine(expected, _covariance(basis, recombination) @ downhill),
+        "foreign": cosine(expected, _covariance(foreign, recombination) @ downhill),
+        "dealt": float(np.mean(null)),
+        "chance": math.sqrt(2 / (math.pi * dimension)),
+        "homeward": cosine(downhill, -here.start),
+        "drift": 1 / math.sqrt(1 + dimension / offspring * (1 + slope**-2)),
+    }
 
 
-def _basis(dimension: int, seed: int) -> np.ndarray:
+def _basis(dimension: int, seed: int, name: str) -> Steps:
     """A matrix B whose BᵀB is a covariance: variances log-spaced over ``ANISOTROPY`` in a random basis, mean 1."""
-    directions, _ = np.linalg.qr(numpy_stream(seed, "covariance", dimension).normal(size=(dimension, dimension)))
+    rng = numpy_stream(seed, "covariance", name, dimension)
+    directions, _ = np.linalg.qr(rng.normal(size=(dimension, dimension)))
     variances = np.geomspace(1 / ANISOTROPY, 1, dimension)
     return np.asarray(np.sqrt(variances / variances.mean())[:, None] * directions.T)
+
+
+def _covariance(basis: Steps, recombination: bool) -> Float[np.ndarray, "d d"]:
+    covariance = basis.T @ basis
+    return np.asarray((covariance + np.diag(np.diag(covariance))) / 2 if recombination else covariance)
 
 
 def step_sizes(landscape: str, size: int, offspring: int, sigma: float, rule: Selection, seed: int) -> dict[str, float]:
@@ -58,8 +96,9 @@ def step_sizes(landscape: str, size: int, offspring: int, sigma: float, rule: Se
     of the displacement's part along the gradient, averaged over generations, so that chance adds nothing.
     """
     here = make_landscape(landscape, size, seed)
-    rng = numpy_stream(seed, "step sizes", offspring, str(sigma), rule)
-    lengths = np.array([_lengths(here, share, offspring, sigma, rule, rng) for share in np.linspace(0.1, 1, POINTS)])
+    rng = numpy_stream(seed, "step sizes", offspring, str(sigma))
+    points = [share * here.start for share in np.linspace(0.1, 1, POINTS)]
+    lengths = np.array([_lengths(here, point, offspring, sigma, rule, rng) for point in points])
     gradients, moved = lengths.T
     positive = moved > 0
     slope = np.polyfit(np.log(gradients[positive]), np.log(moved[positive]), 1)[0] if positive.sum() > 2 else 0.0
@@ -67,9 +106,8 @@ def step_sizes(landscape: str, size: int, offspring: int, sigma: float, rule: Se
 
 
 def _lengths(
-    here: Landscape, share: float, offspring: int, sigma: float, rule: Selection, rng: np.random.Generator
+    here: Landscape, point: Point, offspring: int, sigma: float, rule: Selection, rng: np.random.Generator
 ) -> tuple[float, float]:
-    point = share * here.start
     gradient = here.gradient(point)
     length = float(np.linalg.norm(gradient))
     moved = []

@@ -6,37 +6,40 @@ import numpy as np
 
 from ontogeny.evolution.landscapes import INPUTS, Point, Regression, make_regression, network, network_point
 from ontogeny.evolution.population import reproduction
-from ontogeny.evolution.search import Searcher, best_rate, search
-from ontogeny.streams import numpy_stream
+from ontogeny.evolution.search import SEARCHERS, best_rate, search
+from ontogeny.streams import numpy_stream, stream_seed
 
 WIDTH = 8  # of students
 DATA = 64  # inputs of a batch, drawn anew every 16 evaluations
-NOISE = 1.0  # sd of raw targets, where the teacher's own vary by about 1
-TURN = math.pi / 2  # how far a drifting teacher has turned by the end
+NOISE = 1.0  # sd of raw targets at dose 1, where the teacher's own vary by about 1
+TURN = math.pi / 2  # how far a drifting teacher turns at dose 1
 POPULATION, MUTATION = 64, 0.1
 
 
-def target_and_data(searcher: Searcher, *, drifting: bool, raw: bool, budget: int, seed: int) -> dict[str, float]:
-    """``loss``: log₁₀ of half the mean squared error against the teacher as it is at the end, at equal evaluations.
+def target_and_data(
+    searcher: str, *, drifting: bool, raw: bool, dose: float, budget: int, seed: int
+) -> dict[str, float]:
+    """``loss``: log₁₀ of half the mean squared error against the last teacher, at equal evaluations.
 
-    The target is a teacher that stays, or turns into another one. The data are what the teacher says (written), or
-    that with noise (raw). Rates are tuned on another seed's teacher, student and data.
+    The target is a teacher that stays, or turns into that one. The data are what the teacher says (written), or that
+    with noise (raw). ``dose`` multiplies the turn and the noise. Rates are tuned on another seed's teacher, student and
+    data; ``resolved``: 1 where the best is inside the grid. A search that diverges scores as one that says nothing.
     """
 
     def cost(rate: float, _limit: float) -> float:
-        return _final(searcher, rate, drifting=drifting, raw=raw, budget=budget, seed=seed + 1)
+        return _final(searcher, rate, drifting, raw, dose, budget, stream_seed(seed, "tuning"))
 
-    rate, _ = best_rate(cost)
-    loss = _final(searcher, rate, drifting=drifting, raw=raw, budget=budget, seed=seed)
-    return {"loss": math.log10(loss), "rate": rate}
+    tuned = best_rate(cost)
+    loss = _final(searcher, tuned.rate, drifting, raw, dose, budget, seed)
+    return {"loss": math.log10(loss), "rate": tuned.rate, "resolved": float(tuned.resolved)}
 
 
-def _final(searcher: Searcher, rate: float, *, drifting: bool, raw: bool, budget: int, seed: int) -> float:
-    """Half the mean squared error in the end; that of a student which says nothing, where the search diverges."""
+def _final(searcher: str, rate: float, drifting: bool, raw: bool, dose: float, budget: int, seed: int) -> float:
     teachers = [network_point(4, seed, name) for name in ("teacher", "other teacher")]
+    start = network_point(WIDTH, seed, "student")
 
     def teacher_at(used: int) -> Point:
-        angle = TURN * used / budget if drifting else 0.0
+        angle = dose * TURN * (used / budget - 1) if drifting else 0.0  # 0 in the end
         return np.asarray(math.cos(angle) * teachers[0] + math.sin(angle) * teachers[1])
 
     def data_at(used: int, path: str, count: int, noise: float) -> Regression:
@@ -45,11 +48,13 @@ def _final(searcher: Searcher, rate: float, *, drifting: bool, raw: bool, budget
         clean = 2 * network(teacher_at(used)[None], inputs)[0]
         return Regression(inputs, clean + noise * rng.normal(size=count), start)
 
-    start = network_point(WIDTH, seed, "student")
-    rng = numpy_stream(seed, "search", searcher)
     test = data_at(budget, "test", 1024, 0.0)
     point, nothing = start, float(0.5 * np.square(test.targets).mean())
-    for state in search(lambda used: data_at(used, "batch", DATA, NOISE * raw), start, searcher, rate, rng):
+    rng = numpy_stream(seed, "search", searcher)
+    batches = search(
+        lambda used: data_at(used, "batch", DATA, dose * NOISE * raw), start, SEARCHERS[searcher], rate, rng
+    )
+    for state in batches:
         if state.evaluations > budget:
             break
         point = state.point
@@ -73,6 +78,5 @@ def four_cells(*, variation: bool, selection: bool, generations: int, seed: int)
         luck = rng.permutation(POPULATION).astype(float)
         weights = reproduction(losses if selection else luck, "truncation")
         people = people[rng.choice(POPULATION, POPULATION, p=weights)]
-        mutation = rng.normal(size=people.shape)
-        people = people + MUTATION * variation * mutation
+        people = people + MUTATION * variation * rng.normal(size=people.shape)
     return {"loss": math.log10(float(here.loss(people).mean()) / first)}

@@ -12,6 +12,7 @@ Points = Float[np.ndarray, "points d"]
 Point = Float[np.ndarray, " d"]
 
 INPUTS = 6  # of the network landscapes
+CHUNK = 64  # points at a time: their hidden units stay in the cache
 
 
 @runtime_checkable
@@ -50,7 +51,9 @@ class Regression:
     start: Point
 
     def loss(self, points: Points) -> Float[np.ndarray, " points"]:
-        return np.asarray(0.5 * np.square(network(points, self.inputs) - self.targets).mean(-1))
+        some = [points[first : first + CHUNK] for first in range(0, len(points), CHUNK)]
+        errors = [np.square(network(part, self.inputs) - self.targets).mean(-1) for part in some]
+        return 0.5 * np.concatenate(errors)
 
     def gradient(self, point: Point) -> Point:
         weights, biases, outputs, _ = _parts(point[None], self.inputs.shape[1])

@@ -17,6 +17,20 @@ def mutations(rng: np.random.Generator, offspring: int, dimension: int) -> Steps
     return np.concatenate([half, -half])
 
 
+def independent(rng: np.random.Generator, offspring: int, dimension: int) -> Steps:
+    """Standard normal steps, each by itself: their mean drifts."""
+    return np.asarray(rng.normal(size=(offspring, dimension)))
+
+
+def recombined(rng: np.random.Generator, steps: Steps) -> Steps:
+    """Free recombination: every coordinate of every child is that of one of two random parents.
+
+    Off the diagonal it halves the steps' covariance: (Σ + diag Σ)/2.
+    """
+    mothers, fathers = (steps[rng.integers(len(steps), size=len(steps))] for _ in range(2))
+    return np.where(rng.random(steps.shape) < 0.5, mothers, fathers)
+
+
 def reproduction(losses: Fitness, rule: Selection) -> Fitness:
     """Every offspring's weight in the next generation's mean.
 
@@ -38,16 +52,6 @@ def reproduction(losses: Fitness, rule: Selection) -> Fitness:
 def displacement(losses: Fitness, steps: Steps, rule: Selection) -> Float[np.ndarray, " d"]:
     """Where selection moves the mean: the reproduction-weighted sum of the steps."""
     return np.asarray(reproduction(losses, rule) @ steps)
-
-
-def proportional_mean(
-    point: Float[np.ndarray, " d"], curvature: Float[np.ndarray, "d d"], sigma: float
-) -> Float[np.ndarray, " d"]:
-    """The expected displacement of N(point, σ²I) under fitness exp(−½ wᵀHw), in closed form: −(I/σ² + H)⁻¹ H w.
-
-    A Gaussian times a Gaussian is one (Lande 1979, for stabilising selection).
-    """
-    return np.asarray(-np.linalg.solve(np.eye(len(point)) / sigma**2 + curvature, curvature @ point))
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:

@@ -1,21 +1,58 @@
-"""Two searchers of one landscape, charged by the evaluation: gradient descent, and an evolution strategy."""
+"""Searchers of one landscape, charged by the evaluation: gradient descent, evolution strategies, and between them."""
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from ontogeny.evolution.landscapes import Landscape, Point
 from ontogeny.evolution.population import mutations
 
-Searcher = Literal["gradient", "evolution"]
 GRADIENT_COST = 3  # evaluations that a gradient costs: a forward pass, and a backward pass of twice its arithmetic
-OFFSPRING = 16  # of one generation
 SIGMA = 0.02  # of mutations, where coordinates are of order 1
-RATES = tuple(2.0**-power for power in range(-2, 9))  # from large to small, every one tried
-COST = {"gradient": GRADIENT_COST, "evolution": OFFSPRING}
+RATES = tuple(2.0**-power for power in range(-3, 10))  # from large to small
+WORSE = 3  # rates in a row that are no better end a search for the best
+
+
+@dataclass(frozen=True)
+class Searcher:
+    """How a step's direction is found.
+
+    ``offspring``: of an evolution strategy's generation, in antithetic pairs; 0 for gradient descent. ``dealt``: its
+    losses are dealt out at random, which takes away the credit and nothing else. ``directions``: how many exact
+    directional derivatives gradient descent gets of each gradient, in random directions; 0 for all.
+    """
+
+    offspring: int = 0
+    dealt: bool = False
+    directions: int = 0
+
+    @property
+    def cost(self) -> int:
+        """Evaluations a step."""
+        return self.offspring or GRADIENT_COST
+
+    def descent(self, landscape: Landscape, point: Point, rng: np.random.Generator) -> Point:
+        """The direction it goes up along, to be taken backwards.
+
+        The strategy's is its estimate of the smoothed loss's gradient, Σ loss(w + σε) ε / (Nσ) over antithetic pairs
+        (Nesterov & Spokoiny 2017; Salimans et al. 2017).
+        """
+        if self.offspring:
+            steps = mutations(rng, self.offspring, len(point))
+            losses = landscape.loss(point + SIGMA * steps)
+            losses = rng.permutation(losses) if self.dealt else losses
+            return np.asarray(losses @ steps / (self.offspring * SIGMA))
+        gradient = landscape.gradient(point)
+        if not self.directions:
+            return gradient
+        known, _ = np.linalg.qr(rng.normal(size=(len(point), self.directions)))
+        return np.asarray(known @ (known.T @ gradient))
+
+
+GRADIENT, EVOLUTION = Searcher(), Searcher(offspring=16)
+SEARCHERS = {"gradient": GRADIENT, "evolution": EVOLUTION}
 
 
 @dataclass(frozen=True)
@@ -30,23 +67,12 @@ class State:
 def search(
     landscape_at: Callable[[int], Landscape], start: Point, searcher: Searcher, rate: float, rng: np.random.Generator
 ) -> Iterator[State]:
-    """The states of one search, without end. ``landscape_at``: the landscape at this many evaluations.
-
-    The evolution strategy descends its estimate of the smoothed loss's gradient, Σ loss(w + σε) ε / (Nσ) over
-    antithetic pairs (Nesterov & Spokoiny 2017; Salimans et al. 2017).
-    """
+    """The states of one search, without end. ``landscape_at``: the landscape at this many evaluations."""
     point, used = start, 0
     while True:
-        here = landscape_at(used)
-        step = -rate * (here.gradient(point) if searcher == "gradient" else estimate(here, point, rng))
-        point, used = point + step, used + COST[searcher]
+        step = -rate * searcher.descent(landscape_at(used), point, rng)
+        point, used = point + step, used + searcher.cost
         yield State(point, used, step)
-
-
-def estimate(landscape: Landscape, point: Point, rng: np.random.Generator) -> Point:
-    """An evolution strategy's estimate of the gradient from one generation."""
-    steps = mutations(rng, OFFSPRING, len(point))
-    return np.asarray(landscape.loss(point + SIGMA * steps) @ steps / (OFFSPRING * SIGMA))
 
 
 def evaluations_to(
@@ -63,11 +89,30 @@ def evaluations_to(
     raise AssertionError("a search has no end")
 
 
-def best_rate(cost: Callable[[float, float], float]) -> tuple[float, float]:
-    """The rate of the least cost, and that cost. ``cost(rate, limit)`` may say infinite as soon as it passes limit."""
-    best, least = RATES[0], math.inf
+@dataclass(frozen=True)
+class Tuned:
+    """A rate of the least cost. ``resolved``: that cost is finite, and the rate is not at an end of the grid."""
+
+    rate: float
+    cost: float
+
+    @property
+    def resolved(self) -> bool:
+        return math.isfinite(self.cost) and self.rate not in (RATES[0], RATES[-1])
+
+
+def best_rate(cost: Callable[[float, float], float]) -> Tuned:
+    """The rate of the least cost, from large to small, until ``WORSE`` in a row are no better than the best.
+
+    ``cost(rate, limit)`` may say infinite as soon as it passes the limit.
+    """
+    best, worse = Tuned(RATES[0], math.inf), 0
     for rate in RATES:
-        found = cost(rate, least)
-        if found < least:
-            best, least = rate, found
-    return best, least
+        found = cost(rate, best.cost)
+        if found < best.cost:
+            best, worse = Tuned(rate, found), 0
+        elif math.isfinite(best.cost):
+            worse += 1
+        if worse == WORSE:
+            break
+    return best

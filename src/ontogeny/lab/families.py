@@ -7,7 +7,9 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from ontogeny.canonical import digest
 from ontogeny.errors import InputError
+from ontogeny.files import replacing
 from ontogeny.genome.checkpoint import Checkpoint
 from ontogeny.genome.extract import rank_of
 from ontogeny.lab.donors import DonorRecipe, given_donor, write_tokenizer
@@ -126,11 +128,19 @@ def _tokens(variant: Variant, given: Given, store: Store) -> tuple[Tokens, Token
         tokenizer = load_tokenizer(given[0][1])
     else:
         learnt = variant.tokenizer_text
-        tokenizer = train_tokenizer(
-            read_corpus(learnt, max_characters=characters(variant)) if learnt else corpus, scale.vocabulary
-        )
+        of = read_corpus(learnt, max_characters=characters(variant)) if learnt else corpus
+        tokenizer = _tokenizer(of, scale.vocabulary, store)
     tokens, described = _tokenised(corpus, tokenizer, given, store)
     return tokens, tokenizer, described
+
+
+def _tokenizer(corpus: Corpus, vocabulary: int, store: Store) -> Tokenizer:
+    """The tokenizer of a corpus, trained once a store."""
+    path = store.root / "tokens" / f"{digest([corpus.digest, vocabulary])}.tokenizer.json"
+    if not path.exists():
+        with replacing(path) as temporary:
+            train_tokenizer(corpus, vocabulary).save(str(temporary))
+    return Tokenizer.from_file(str(path))
 
 
 def _learnt(variant: Variant, given: Given, tokenizer: Tokenizer, store: Store) -> tuple[Tokens, dict[str, Any]]:

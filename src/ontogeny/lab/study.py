@@ -19,11 +19,19 @@ from ontogeny.errors import InputError
 from ontogeny.files import read_json, write_json
 from ontogeny.lab.engines import Mapper
 from ontogeny.lab.scales import parse_settings
-from ontogeny.lab.statistics import MINIMUM_REPLICATES, Interval, Verdict, unmet
+from ontogeny.lab.statistics import (
+    MINIMUM_REPLICATES,
+    Interval,
+    Verdict,
+    simultaneous_level,
+    student_interval,
+    unmet,
+)
 from ontogeny.lab.store import Store, claim
 from ontogeny.lab.tasks import replicate_seed
 
 KIND = "study"  # of a declaration; other declarations have none
+PerReplicate = Float[np.ndarray, " replicates"]
 Compute = Callable[[Mapping[str, Any], int], Mapping[str, Any]]  # a condition's options, a seed -> what was measured
 
 
@@ -119,6 +127,22 @@ def shown(interval: Interval, digits: int = 3) -> str:
     return f"{interval.mean:+.{digits}f} [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
 
 
+def listed(intervals: Mapping[str, Interval]) -> str:
+    """``name +0.123 [+0.100, +0.146], …``."""
+    return ", ".join(f"{name} {shown(interval)}" for name, interval in intervals.items())
+
+
+def simultaneous(values: PerReplicate, contrasts: int) -> Interval:
+    """Student's t interval of one of so many contrasts that a rule looks at at once (Bonferroni)."""
+    return student_interval(values, simultaneous_level(contrasts))
+
+
+def all_hold(verdicts: Sequence[Verdict]) -> Verdict:
+    """Of several parts that all have to hold: the first that is refuted, else the first that is undecided."""
+    order = ("refuted", "undecided", "supported")
+    return min(verdicts, key=lambda verdict: order.index(verdict.word))
+
+
 def judge_measured(
     intervals: Collection[Interval], *, delta: float, decisive_scale: bool, gates_passed: bool = True
 ) -> Verdict:
@@ -179,7 +203,7 @@ def run_condition(run: StudyRun, compute: Compute, store: Store) -> dict[str, An
         if (result := store.result(run.id, run.replicate)) is not None:
             return result
         identity = {"kind": "measurement", "id": run.id, "replicate": run.replicate, "host": host()}
-        write_json(directory / "run.json", {"recipe": run.recipe, "replicate": run.replicate, "host": host()})
+        write_json(directory / "run.json", {"recipe": run.recipe, "replicate": run.replicate, "host": identity["host"]})
         started = time.monotonic()
         measured = compute(run.condition.options, replicate_seed(run.replicate))
         seconds = time.monotonic() - started

@@ -13,8 +13,6 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
-from accelerate.utils import send_to_device
 from jaxtyping import Int
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -137,6 +135,9 @@ def train(
     ``save_at_end`` leaves the state of a run that got through its steps, for a call with more of them to go on from.
     A non-finite loss ends the run: ``stop_reason`` says so and ``stopped_at`` is the last good step.
     """
+    from accelerate import Accelerator  # slow to import, and a rerun trains nothing
+    from accelerate.utils import send_to_device
+
     accelerator = Accelerator(mixed_precision="no")  # its own setting is one for the whole process, and lasting
     optimizer = make_optimizer(model, config)
     enforce_masks(model, optimizer)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ontogeny.lab.answers import Answer
+from ontogeny.lab.answers import NOT_FINISHED, Answer
 from ontogeny.lab.answers import findings as answers_to_findings
 from ontogeny.lab.conduct import comparisons, evaluated_runs
 from ontogeny.lab.experiment import Arm, Contrast, Experiment, Run, Setting
@@ -267,7 +267,7 @@ def knowledge(apart: Values) -> Interval:
 def _same_architecture(assessment: Assessment, store: Store) -> Answer:
     experiment = assessment.experiment
     if not assessment.complete:
-        return Answer("", Verdict("not run"), "not finished")
+        return NOT_FINISHED
     genomes = len(experiment.setting.donors)
     if genomes < 3 or experiment.replicates < ENVIRONMENTS:
         return Answer("", Verdict("undecided", "n"), "fewer than 3 genomes, or one environment: nothing to compare")
@@ -280,7 +280,7 @@ def _same_architecture(assessment: Assessment, store: Store) -> Answer:
     arms = [arm for arm in arms_of(experiment, "donor") if arm.setting not in POOR]
     corpora, apart = len(arms) // genomes, rich(divergences(assessment, store, "donor"))
     if len(apart) < genomes * corpora**2:
-        return Answer("", Verdict("not run"), "not finished")
+        return NOT_FINISHED
     found = {kind: effects(rich(likenesses(living[kind]))) for kind in whole}
     knows = knowledge(apart)
     told = [_told(f"{kind} genomes", each) for kind, each in found.items()]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ontogeny.lab.answers import Answer, answer_of, find_contrast
+from ontogeny.lab.answers import NOT_FINISHED, Answer, answer_of, find_contrast
 from ontogeny.lab.answers import findings as answers_to_findings
 from ontogeny.lab.conduct import comparisons, evaluated_runs
 from ontogeny.lab.experiment import Contrast, Embeddings, Experiment, Run, Setting
@@ -255,7 +255,7 @@ def _unmet(assessment: Assessment) -> Verdict | None:
 def _same_structure(assessment: Assessment, store: Store) -> Answer:
     grids = {kind: survivors_of(assessment, store, kind) for kind in KINDS}
     if not all(_complete(assessment, grid) for grid in grids.values()):
-        return Answer("", Verdict("not run"), "not finished")
+        return NOT_FINISHED
     if _too_few(assessment):
         return Answer("", Verdict("undecided", "n"), "fewer than 3 genomes, or one environment: nothing to compare")
     genomes = range(1, len(assessment.experiment.setting.donors) + 1)
@@ -296,7 +296,7 @@ def _function(assessment: Assessment, store: Store, structure: Answer) -> Answer
     found = {kind: divergences(assessment, store, kind) for kind in KINDS}
     runs = len(assessment.experiment.setting.donors) * min(ENVIRONMENTS, assessment.experiment.replicates)
     if structure.verdict.word == "not run" or any(len(f) < runs * (runs - 1) // 2 for f in found.values()):
-        return Answer("", Verdict("not run"), "not finished")
+        return NOT_FINISHED
     if _too_few(assessment):
         return Answer("", Verdict("undecided", "n"), "fewer than 3 genomes, or one environment: nothing to compare")
     values = {kind: {pair: r["divergence"] for pair, r in rows.items()} for kind, rows in found.items()}

@@ -72,7 +72,7 @@ def likeness_drawings(
 def likeness_figure(matrices: Matrices, by_chance: float, experiment: Experiment) -> Figure:
     """A heat map for every kind of genome, on one scale."""
     line = setting_line(experiment, "embeddings frozen", arms=matrices)
-    figure, grid = canvas("How alike survivors are", line, 3.4, 1, len(matrices))
+    figure, grid = canvas("How alike survivors are", line, 2.9, 1, len(matrices))
     off = [m[~np.eye(len(m), dtype=bool)] for _, m in matrices.values()]
     low, high = min(by_chance, *(values.min() for values in off)), max(by_chance, *(values.max() for values in off))
     for axes, (kind, (keys, matrix)) in zip(grid[0], matrices.items(), strict=True):

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ontogeny.errors import InputError
-from ontogeny.lab.answers import Answer, answer_of, find_contrast
+from ontogeny.lab.answers import NOT_FINISHED, Answer, answer_of, find_contrast
 from ontogeny.lab.answers import findings as answers_to_findings
 from ontogeny.lab.experiment import Arm, Contrast, Experiment, Setting
 from ontogeny.lab.experiments.arms import PRIMARY
@@ -304,9 +304,6 @@ def _slowly(assessment: Assessment) -> Answer:
     if unsure is None:
         return Answer(told, Verdict("undecided", "mixed"), "early or late, one round is as good in one place")
     return Answer(told, unsure.verdict, unsure.why)
-
-
-NOT_FINISHED = Answer("", Verdict("not run"), "not finished")
 
 
 def figures(name: str, assessment: Assessment, store: Store) -> tuple[Drawing, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ontogeny.lab.answers import Answer, answer_of
+from ontogeny.lab.answers import NOT_FINISHED, Answer, answer_of
 from ontogeny.lab.answers import findings as answers_to_findings
 from ontogeny.lab.experiment import Arm, Contrast, Experiment, Setting
 from ontogeny.lab.experiments.rank_figures import width_drawings, width_tables
@@ -158,7 +158,7 @@ def _grows(assessment: Assessment) -> Answer:
         return Answer("", Verdict("undecided", "not applicable"), assessment.experiment.not_applicable["E22"])
     fixed, fraction = growth(assessment, "k8"), growth(assessment, "10%")
     if fixed is None or fraction is None:
-        return Answer("", Verdict("not run"), "not finished")
+        return NOT_FINISHED
     told = "; ".join(
         f"growth at {label} {i.mean:+.3f} [{i.low:+.3f}, {i.high:+.3f}] nats, n {i.n}"
         for label, i in (("8 directions", fixed), ("10 %", fraction))

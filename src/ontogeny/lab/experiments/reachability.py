@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ontogeny.errors import InputError
-from ontogeny.lab.answers import Answer, measured
+from ontogeny.lab.answers import NOT_FINISHED, Answer, measured
 from ontogeny.lab.answers import findings as answers_to_findings
 from ontogeny.lab.claims import load_claims
 from ontogeny.lab.curves import RULES as CURVE_RULES
@@ -81,8 +81,6 @@ CONTINUED = {
 WIRED = ("random continued", "random faster", "random projected")  # rescues that keep the random directions
 
 GAP = "random − donor (fresh)"
-NOT_FINISHED = Answer("", Verdict("not run"), "not finished")
-
 RULES = {
     "estimand": "gap = test loss(random) − test loss(donor), nats a token, at the end of every cool-down: the last "
     "20 % of each horizon, branched from one run at a constant rate; single epoch",

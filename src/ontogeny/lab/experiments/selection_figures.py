@@ -1,7 +1,8 @@
 """Figures of ``selection``: how near a generation's step is to the gradient, and who is at the goal first."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -9,9 +10,10 @@ from ontogeny.lab.report.figures import GREY, OTHER_ARMS, Drawing, Figure, canva
 from ontogeny.lab.statistics import student_interval
 from ontogeny.lab.study import Measurements
 
-LANDSCAPES = ("quadratic", "network")
 MARKS = (("#0072B2", "o"), *OTHER_ARMS[:2])
-Exponents = Callable[[Measurements, str], np.ndarray]
+Races = Callable[[Measurements, str], list[str]]
+DECADES = (10, 100, 1000, 10_000)  # evaluations
+SWEPT = {"size": "dimension or width", "offspring": "offspring", "sigma": "σ of mutations"}
 
 
 def study_line(found: Measurements) -> str:
@@ -20,79 +22,97 @@ def study_line(found: Measurements) -> str:
     return f"{study.name}, {study.scale} · {study.replicates} replicates, 95 % intervals"
 
 
+def swept(found: Measurements, close: str, rule: str, option: str) -> list[tuple[float, str]]:
+    """(value, condition) of the conditions that differ from the one looked at closely in one option, and rule."""
+    options = {condition.name: condition.options for condition in found.experiment.conditions}
+    kept = {**options[close], "rule": rule}
+    same = [
+        (float(o[option]), name)
+        for name, o in options.items()
+        if name.startswith("alignment") and {**kept, option: o[option]} == dict(o)
+    ]
+    return sorted(same)
+
+
 @styled
-def draw_alignment(found: Measurements, rules: Sequence[str]) -> Figure:
-    """Cosine with the descent direction by population (left) and mutation size (right), a row a landscape."""
-    settings = found.experiment.settings
-    most, least = max(settings["offspring"]), min(settings["sigmas"])
-    figure, axes = canvas("A generation's step: cosine with −gradient", study_line(found), 4.4, 2, 2, sharey=True)
-    for row, landscape in zip(axes, LANDSCAPES, strict=True):
-        sweeps = [
-            [(n, f"{n} {least:g}") for n in settings["offspring"]],
-            [(sigma, f"{most} {sigma:g}") for sigma in settings["sigmas"]],
-        ]
-        for ax, sweep in zip(row, sweeps, strict=True):
-            for (colour, marker), rule in zip(MARKS, rules, strict=True):
-                cells = [f"alignment {landscape} {rule} {end}" for _, end in sweep]
-                intervals = [student_interval(found.values(cell, "cosine")) for cell in cells]
-                x, mean = [value for value, _ in sweep], [i.mean for i in intervals]
-                ax.fill_between(x, [i.low for i in intervals], [i.high for i in intervals], color=colour, alpha=0.15)
-                ax.plot(x, mean, color=colour, marker=marker, markersize=4, label=rule)
-            cells = [f"alignment {landscape} standardised {end}" for _, end in sweep]
+def draw_alignment(found: Measurements, rules: Sequence[str], close: Mapping[str, str]) -> Figure:
+    """Cosine with the descent direction by population, mutation size and dimension, a row a landscape."""
+    figure, axes = canvas("One generation's step: cosine with −gradient", study_line(found), 4.4, 2, 3, sharey=True)
+    for row, (landscape, name) in zip(axes, close.items(), strict=True):
+        for ax, option in zip(row, ("offspring", "sigma", "size"), strict=True):
+            for mark, rule in zip(MARKS, rules, strict=True):
+                _line(ax, found, swept(found, name, rule, option), "cosine", mark, rule)
+            cells = swept(found, name, rules[0], option)
             for quantity, dashes, label in (
-                ("closed_form", "--", "closed form, plane"),
-                ("shuffled", ":", "losses shuffled"),
+                ("drift", "--", "closed form, small σ"),
+                ("dealt", ":", "losses dealt out"),
             ):
-                ax.plot(x, [found.values(c, quantity).mean() for c in cells], dashes, color=GREY, label=label)
+                means = [found.values(cell, quantity).mean() for _, cell in cells]
+                ax.plot([x for x, _ in cells], means, dashes, color=GREY, label=label)
             ax.set_xscale("log")
+            ax.set_xticks([x for x, _ in cells], [f"{x:g}" for x, _ in cells], rotation=90)
+            ax.minorticks_off()
             ax.set_ylim(-0.05, 1.05)
         row[0].set_ylabel(landscape)
-    axes[1, 0].set_xlabel(f"offspring, σ {least:g}")
-    axes[1, 1].set_xlabel(f"σ of mutations, {most} offspring")
+    for ax, option in zip(axes[1], ("offspring", "sigma", "size"), strict=True):
+        ax.set_xlabel(SWEPT[option])
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=3, frameon=False)
     return figure
 
 
+def _line(
+    ax: Any, found: Measurements, cells: list[tuple[float, str]], quantity: str, mark: tuple[str, str], label: str
+) -> None:
+    intervals = [student_interval(found.values(cell, quantity)) for _, cell in cells]
+    x, (colour, marker) = [value for value, _ in cells], mark
+    ax.fill_between(x, [i.low for i in intervals], [i.high for i in intervals], color=colour, alpha=0.15)
+    ax.plot(x, [i.mean for i in intervals], color=colour, marker=marker, markersize=3.5, label=label)
+
+
 @styled
-def draw_races(found: Measurements, exponents: Exponents) -> Figure:
+def draw_races(found: Measurements, races: Races) -> Figure:
     """Evaluations to a tenth of the start's loss, by dimension."""
     figure, (row,) = canvas("Evaluations to a tenth of the start's loss", study_line(found), 2.9, 1, 2, sharey=True)
-    for ax, landscape in zip(row, LANDSCAPES, strict=True):
-        cells = found.named(f"race {landscape} ")
+    names = {"gradient": "gradient", "pair": "evolution, one pair", "evolution": "evolution, 16 offspring"}
+    for ax, landscape in zip(row, ("quadratic", "network"), strict=True):
+        cells = races(found, landscape)
         x = [found.values(cell, "dimension").mean() for cell in cells]
-        for (colour, marker), searcher in zip(MARKS[:2], ("gradient", "evolution"), strict=True):
+        for (colour, marker), (searcher, label) in zip(MARKS, names.items(), strict=True):
             logs = [student_interval(np.log10(found.values(cell, f"{searcher} evaluations"))) for cell in cells]
             ax.fill_between(x, [10**i.low for i in logs], [10**i.high for i in logs], color=colour, alpha=0.15)
-            ax.plot(x, [10**i.mean for i in logs], color=colour, marker=marker, markersize=4, label=searcher)
+            ax.plot(x, [10**i.mean for i in logs], color=colour, marker=marker, markersize=4, label=label)
         ax.set_xscale("log")
         ax.set_yscale("log")
+        ax.set_xticks(x, [f"{value:.0f}" for value in x])
+        ax.set_yticks(DECADES, [f"{value:,}" for value in DECADES])
+        ax.minorticks_off()
         ax.set_xlabel("dimension")
-        ax.set_title(f"{landscape}: ratio ∝ d^{exponents(found, landscape).mean():.2f}", loc="left")
+        ax.set_title(landscape, loc="left")
     row[0].set_ylabel("evaluations")
-    row[0].legend(frameon=False)
+    figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower left", ncols=3, frameon=False)
     return figure
 
 
-def alignment_drawing(name: str, found: Measurements, rules: Sequence[str]) -> Drawing:
+def alignment_drawing(name: str, found: Measurements, rules: Sequence[str], close: Mapping[str, str]) -> Drawing:
     """Alignment, beside its closed form and its null."""
     return Drawing(
-        partial(draw_alignment, found, rules),
+        partial(draw_alignment, found, rules, close),
         f"{name}-alignment",
-        "Cosine of a generation's step with the descent direction, by population and mutation size.",
-        "Where selection moves a population's mean in one generation, against the way down: by the number of offspring "
-        "(left) and the size of mutations (right), three kinds of selection. Dashed: the closed form of an antithetic "
-        "evolution strategy on a plane. Dotted: the same populations with their losses dealt out at random.",
+        "Cosine of one generation's step with the descent direction, by population, mutation size and dimension.",
+        "Where selection moves a population's mean in one generation, against the way down: three kinds of selection, "
+        "independent offspring. Dashed: the closed form of proportional selection for small mutations, where the "
+        "cosine is lost to drift. Dotted: the same populations with their losses dealt out at random.",
         numbers="measured",
     )
 
 
-def race_drawing(name: str, found: Measurements, exponents: Exponents) -> Drawing:
+def race_drawing(name: str, found: Measurements, races: Races) -> Drawing:
     """Who is at the goal first."""
     return Drawing(
-        partial(draw_races, found, exponents),
+        partial(draw_races, found, races),
         f"{name}-races",
-        "Evaluations that gradient descent and an evolution strategy need, by dimension.",
-        "Evaluations until a tenth of the start's loss, rates tuned for each searcher and dimension by one grid; a "
-        "gradient counts as three evaluations. Both axes are logarithmic.",
+        "Evaluations that gradient descent and evolution strategies need, by dimension.",
+        "Evaluations until a tenth of the start's loss, every searcher at its best rate for the landscape; a gradient "
+        "counts as three. Both axes are logarithmic.",
         numbers="measured",
     )

@@ -48,6 +48,10 @@ def data_drawings(name: str, assessment: Assessment, sizes: Mapping[str, int]) -
     return (Drawing(drawn, f"{name}-loss-by-data", alt, caption, numbers="loss-by-data"),)
 
 
+# Rivals that no primary contrast names would be grey. A variant of one has its marks, open.
+RIVALS = {"subset": ("#009E73", "^"), "distilled": ("#56B4E9", "X"), "fine-tuned": ("#000000", "v")}
+
+
 @styled
 def data_figure(series: Series, assessment: Assessment) -> Figure:
     """Loss against text, a line a builder."""
@@ -55,10 +59,12 @@ def data_figure(series: Series, assessment: Assessment) -> Figure:
     figure, grid = canvas("What a small network learns from how much text", line, 4.4)
     axes, experiment = grid[0, 0], assessment.experiment
     for position, (kind, arms) in enumerate(series.items()):
-        colour, marker = arm_style(kind, experiment)
+        base = kind.removesuffix("-body").removesuffix("-shorter")
+        colour, marker = RIVALS.get(base) or arm_style(kind, experiment)
+        face = colour if kind == base else "white"
         x = [tokens * 1.03 ** (2 * position - len(series) + 1) for tokens in arms]
         intervals = [arm.interval for arm in arms.values() if arm.interval]
-        axes.plot(x, [i.mean for i in intervals], color=colour, marker=marker, ms=5, lw=1.2, label=kind)
+        axes.plot(x, [i.mean for i in intervals], color=colour, marker=marker, mfc=face, ms=5, lw=1.2, label=kind)
         for place, interval in zip(x, intervals, strict=True):
             if math.isfinite(interval.low):
                 axes.plot((place, place), (interval.low, interval.high), color=colour, linewidth=1.1)
