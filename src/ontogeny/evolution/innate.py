@@ -14,7 +14,7 @@ LENGTH = 20
 TRIALS, BEST = 1000, 20.0  # guesses in a life; fitness of who is right at birth, where one never right has 1
 WRONG, RIGHT, OPEN = 0, 1, 2
 FIRST = (0.25, 0.25, 0.5)  # shares of wrong, right and open in the first generation
-FREE = 4  # populations whose share evolves are so many times as large
+FREE = 2  # populations whose share evolves are so many times as large
 
 
 def payoff(open_loci: Int[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:

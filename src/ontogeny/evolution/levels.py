@@ -4,6 +4,8 @@ A level is a moving average that goes a share, its rate, towards what it sees at
 Shadmehr 2006; Körding, Tenenbaum & Shadmehr 2007).
 """
 
+from collections.abc import Callable
+from functools import partial
 from itertools import combinations, product
 
 import numpy as np
@@ -15,15 +17,17 @@ from ontogeny.streams import numpy_stream
 Scales = Float[np.ndarray, " processes"]
 Series = Float[np.ndarray, "episodes steps"]
 Moments = Float[np.ndarray, "episodes series series"]
+Held = Float[np.ndarray, "levels episodes steps"]
 Chosen = Int[np.ndarray, " levels"]
 
 OCTAVES = np.concatenate([np.arange(0.25, 3, 1 / 16), np.arange(3, 6, 1 / 8), np.arange(6, 11.1, 1 / 4)])
 RATES = 2.0**-OCTAVES  # shares a step, 0.84 to 1/2048, finer where more data tell them apart: what a level chooses from
 COARSE = np.searchsorted(OCTAVES, np.arange(0.5, 11.1, 0.5))  # every half octave, of which all combinations are tried
+OCTAVE = COARSE[1::2]  # every octave: what levels of one rate choose from
 FASTEST = 4.0  # steps: correlation time of the fastest process, but for the replicate's jitter
-NOISE = 1.0  # variance of what is observed beside the processes, whose own is 1 each
 HORIZONS = (1, 4, 16, 64, 256, 1024)  # steps ahead that are foretold, whatever is planted
-LEARNT, TESTED = 32, 32  # episodes that rates and weights are learnt on, and others
+EPISODES = 32  # that rates and weights are learnt on, and as many others that they are tested on
+FEWER = EPISODES // 4  # of them, to see whether more data show more levels
 UNSCORED = 0.25  # of an episode: averages start at 0
 ONE_SIDED = 0.95
 
@@ -35,52 +39,56 @@ def time_scales(count: int, separation: float, seed: int) -> Scales:
 
 
 def world(
-    scales: Scales, episodes: int, steps: int, rng: np.random.Generator
+    scales: Scales, noise: float, episodes: int, steps: int, rng: np.random.Generator
 ) -> tuple[Float[np.ndarray, "processes episodes steps"], Series]:
     """Stationary AR(1) processes of these correlation times, variance 1 each; and their sum with noise."""
-    keep = np.exp(-1 / scales)
-    drive = rng.normal(size=(len(scales), episodes, steps))
-    drive[:, :, 1:] *= np.sqrt(1 - keep**2)[:, None, None]
-    processes = np.stack([signal.lfilter([1.0], [1.0, -k], d, axis=-1) for k, d in zip(keep, drive, strict=True)])
-    return processes, processes.sum(0) + NOISE**0.5 * rng.normal(size=(episodes, steps))
+    seen = noise**0.5 * rng.normal(size=(episodes, steps))
+    processes = rng.normal(size=(len(scales), episodes, steps))
+    for process, keep in zip(processes, np.exp(-1 / scales), strict=True):
+        process[:, 1:] *= (1 - keep**2) ** 0.5
+        process[:] = signal.lfilter([1.0], [1.0, -keep], process, axis=-1)
+    return processes, processes.sum(0) + seen
 
 
-def optimum(scales: Scales) -> tuple[float, Float[np.ndarray, " processes"]]:
+def optimum(scales: Scales, noise: float) -> tuple[float, Float[np.ndarray, " processes"]]:
     """The least mean squared error over ``HORIZONS``, and the update rates that reach it, slowest first.
 
     The steady-state Kalman filter's errors and 1 − its poles. A spectrum that is a sum of Lorentzians has one zero
     between any two of its poles: the rate of a level lies between its process's 1/time scale and the next one's.
     """
     keep, ones = np.exp(-1 / scales), np.ones((len(scales), 1))
-    covariance = linalg.solve_discrete_are(np.diag(keep), ones, np.diag(1 - keep**2), np.array([[NOISE]]))
-    gain = covariance.sum(1) / (covariance.sum() + NOISE)
+    covariance = linalg.solve_discrete_are(np.diag(keep), ones, np.diag(1 - keep**2), np.array([[noise]]))
+    gain = covariance.sum(1) / (covariance.sum() + noise)
     poles = np.linalg.eigvals(np.diag(keep) - np.outer(keep * gain, ones))
     errors = []
     for horizon in HORIZONS:
         ahead = keep ** (horizon - 1)
-        errors.append(ahead @ covariance @ ahead + (1 - ahead**2).sum() + NOISE)
+        errors.append(ahead @ covariance @ ahead + (1 - ahead**2).sum() + noise)
     return float(np.mean(errors)), np.sort(1 - poles.real)
 
 
 def average(series: Series, rate: float) -> Series:
     """What a level of this rate holds before each step: a moving average of the steps before."""
-    held = signal.lfilter([rate], [1.0, rate - 1], series, axis=-1)
-    return np.concatenate([np.zeros_like(held[:, :1]), held[:, :-1]], axis=1)
+    return np.asarray(signal.lfilter([0.0, rate], [1.0, rate - 1], series, axis=-1))
 
 
-def moments(series: Series, held: Float[np.ndarray, "levels episodes steps"]) -> Moments:
-    """Every episode's second moments of what is to be foretold, one series a horizon, and then of what levels hold."""
-    steps = series.shape[1]
+def moments(series: Series, hold: Callable[[Series], Held]) -> Moments:
+    """Every episode's second moments of what is to be foretold, one series a horizon, and then of what levels hold.
+
+    ``hold``: what levels hold of an episode; one at a time, so that they stay in the cache.
+    """
+    steps, found = series.shape[1], []
     first, last = int(UNSCORED * steps), steps - max(HORIZONS) + 1
-    ahead = [series[:, first + h - 1 : last + h - 1] for h in HORIZONS]
-    every = np.stack([*ahead, *held[:, :, first:last]], axis=1)
-    return np.asarray(every @ every.transpose(0, 2, 1) / every.shape[2])
+    for episode in series:
+        ahead = [episode[first + h - 1 : last + h - 1] for h in HORIZONS]
+        every = np.concatenate([np.stack(ahead), hold(episode[None])[:, 0, first:last]])
+        found.append(every @ every.T / (last - first))
+    return np.stack(found)
 
 
 def side_by_side(series: Series, rates: Float[np.ndarray, " rates"]) -> Moments:
-    """Moments of levels of these rates that all see the series; an episode at a time, so that memory suffices."""
-    each = (episode[None] for episode in series)
-    return np.concatenate([moments(one, np.stack([average(one, rate) for rate in rates.tolist()])) for one in each])
+    """Moments of levels of these rates that all see the series."""
+    return moments(series, lambda episode: np.stack([average(episode, rate) for rate in rates.tolist()]))
 
 
 def weigh(mean: Float[np.ndarray, "series series"], sets: Int[np.ndarray, "sets levels"]) -> tuple[np.ndarray, ...]:
@@ -99,9 +107,9 @@ def choose(mean: Float[np.ndarray, "series series"], levels: int) -> Chosen:
     The best of all combinations of coarse rates; then all rates move by a step of the grid or stay, whichever
     combination is best, until none is better.
     """
-    coarse = np.array(list(combinations(COARSE, levels)))
+    coarse = np.array(list(combinations(COARSE, levels)), dtype=int)
     best = coarse[weigh(mean, coarse)[0].argmin()]
-    moves = np.array(list(product((0, -1, 1), repeat=levels)))
+    moves = np.array(list(product((0, -1, 1), repeat=levels)), dtype=int)
     while True:
         sets = best + moves
         sets = sets[((sets >= 0) & (sets < len(RATES))).all(1) & (np.diff(sets, axis=1) > 0).all(1)]
@@ -121,15 +129,15 @@ def out_of_sample(learnt: Moments, tested: Moments, chosen: Chosen) -> Float[np.
 
 
 def count_levels(losses: Float[np.ndarray, "levels episodes"]) -> int:
-    """The fewest levels of which one more doesn't lower the loss: paired t over episodes, one-sided at 5 %."""
+    """The fewest levels, from none on, of which one more doesn't lower the loss: paired t over episodes, at 5 %."""
     gains = losses[:-1] - losses[1:]
     episodes = gains.shape[1]
     bound = float(special.stdtrit(episodes - 1, ONE_SIDED))
     helps = gains.mean(1) > bound * gains.std(1, ddof=1) / episodes**0.5
-    return len(losses) if helps.all() else int(helps.argmin()) + 1
+    return len(gains) if helps.all() else int(helps.argmin())
 
 
-def nested(series: Series, rates: Float[np.ndarray, " levels"]) -> Float[np.ndarray, "levels episodes steps"]:
+def nested(series: Series, rates: Float[np.ndarray, " levels"]) -> Held:
     """What levels hold of which each learns what the slower ones leave, slowest first.
 
     Their sums reach the same predictions as the same rates side by side.
@@ -142,7 +150,7 @@ def nested(series: Series, rates: Float[np.ndarray, " levels"]) -> Float[np.ndar
 
 
 def encoded(
-    processes: Float[np.ndarray, "processes episodes steps"], held: Float[np.ndarray, "levels episodes steps"]
+    processes: Float[np.ndarray, "processes episodes steps"], held: Held
 ) -> Int[np.ndarray, " levels"]:
     """The process that each level's state correlates with most, in absolute value."""
     first = int(UNSCORED * held.shape[2])
@@ -152,44 +160,51 @@ def encoded(
 
 def equal_rates(learnt: Series, tested: Series, levels: int) -> float:
     """The loss out of sample of as many nested levels of one rate, the best on what is learnt."""
-    found = []
-    for rate in RATES[COARSE]:
-        own, other = (moments(series, nested(series, np.full(levels, rate))) for series in (learnt, tested))
-        every = np.arange(levels)
+    found, every = [], np.arange(levels)
+    for rate in RATES[OCTAVE]:
+        hold = partial(nested, rates=np.full(levels, rate))
+        own, other = (moments(series, hold) for series in (learnt, tested))
         found.append((float(weigh(own.mean(0), every[None])[0][0]), float(out_of_sample(own, other, every).mean())))
     return min(found)[1]
 
 
-def recover(count: int, separation: float, steps: int, levels: int, seed: int) -> dict[str, float | list[float]]:
+def recover(
+    count: int, separation: float, noise: float, steps: int, levels: int, seed: int
+) -> dict[str, float | list[float]]:
     """Whether the number of planted time scales is recovered, and what each of as many levels encodes.
 
-    ``levels``: the fewest that are enough out of sample; ``exact`` where they are as many as time scales; ``losses`` by
-    number of levels, ``least`` in closed form. With one level a time scale: ``slower``, the share of levels whose
-    process varies more slowly than they update; ``matched``, whose process is the one in their own place; ``lacking``,
-    what as many levels of one rate lack, as a share of what levels of different rates gain over one level.
+    ``levels``: the fewest that are enough out of sample, ``of fewer`` where episodes are fewer; ``exact`` where they
+    are as many as time scales; ``losses`` by number of levels from none on. With one level a time scale: ``least``,
+    their loss in closed form; ``slower``, the share of levels whose process varies more slowly than they update, and
+    what it is ``by chance``, of any process; ``lacking``, what as many levels of one rate lack, as a share of what
+    levels of different rates gain over one level.
     """
     scales = time_scales(count, separation, seed)
-    _, learnt = world(scales, LEARNT, steps, numpy_stream(seed, "world", "learnt"))
-    processes, tested = world(scales, TESTED, steps, numpy_stream(seed, "world", "tested"))
+    _, learnt = world(scales, noise, EPISODES, steps, numpy_stream(seed, "world", "learnt"))
+    processes, tested = world(scales, noise, EPISODES, steps, numpy_stream(seed, "world", "tested"))
     own, other = (side_by_side(series, RATES) for series in (learnt, tested))
-    sets = [choose(own.mean(0), number) for number in range(1, levels + 1)]
-    losses = np.stack([out_of_sample(own, other, chosen) for chosen in sets])
-    rates = RATES[sets[count - 1]]
-    of_level = encoded(processes, nested(tested, rates))
-    least, best = optimum(scales)
-    means = losses.mean(1)
-    found = count_levels(losses)
-    gain = float(means[0] - means[count - 1])
-    lacking = (equal_rates(learnt, tested, count) - float(means[count - 1])) / gain if gain > 0 else 0.0
-    return {
+
+    def chosen_and_losses(episodes: int) -> tuple[list[Chosen], Float[np.ndarray, "levels episodes"]]:
+        sets = [choose(own[:episodes].mean(0), number) for number in range(levels + 1)]
+        return sets, np.stack([out_of_sample(own[:episodes], other[:episodes], chosen) for chosen in sets])
+
+    sets, losses = chosen_and_losses(EPISODES)
+    means, found = losses.mean(1), count_levels(losses)
+    measured: dict[str, float | list[float]] = {
         "levels": float(found),
+        "of fewer": float(count_levels(chosen_and_losses(FEWER)[1])),
         "exact": float(found == count),
-        "slower": float((scales[of_level] * rates > 1).mean()),
-        "matched": float((of_level == np.arange(count)).mean()),
-        "lacking": lacking,
-        "rate ratio": float(np.exp(np.abs(np.log(rates / best)).mean())),
-        "least": least,
         "losses": means.tolist(),
-        "rates": rates.tolist(),
-        "time scales": scales.tolist(),
+    }
+    if not count:
+        return measured
+    rates = RATES[sets[count]]
+    slower = scales[:, None] * rates > 1  # (processes, levels)
+    gain = float(means[1] - means[count])
+    lacking = (equal_rates(learnt, tested, count) - float(means[count])) / gain if gain > 0 else 0.0
+    return measured | {
+        "least": optimum(scales, noise)[0],
+        "slower": float(slower[encoded(processes, nested(tested, rates)), np.arange(count)].mean()),
+        "by chance": float(slower.mean()),
+        "lacking": lacking,
     }

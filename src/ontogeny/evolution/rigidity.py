@@ -1,68 +1,54 @@
-"""What training on a world that stands still leaves of the ability to learn another: steps, and dormant units."""
+"""What training on a world that stands still leaves of the ability to learn another: steps, and dormant units.
 
-from itertools import pairwise
-from typing import Literal
+The networks of all worlds train side by side, at rates that stay.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from ontogeny.evolution.landscapes import INPUTS, network, network_point
-from ontogeny.evolution.search import RATES
-from ontogeny.streams import numpy_stream
+from ontogeny.evolution.networks import (
+    RATES,
+    SLOPE,
+    Layer,
+    Losses,
+    best_rate,
+    fit,
+    he_normal,
+    outputs,
+    parameters,
+    stack,
+    tensor,
+)
+from ontogeny.streams import numpy_stream, stream_seed
 
-World = Literal["instant", "law", "drifting", "mixture", "none"]
-Weights = list[np.ndarray]  # of many networks: (nets, in, out) and (nets, 1, out), layer by layer
-Inputs = Float[np.ndarray, "steps batch inputs"]
-Targets = Float[np.ndarray, "steps batch"]
+Inputs = Float[np.ndarray, "worlds steps batch inputs"]
+Targets = Float[np.ndarray, "worlds steps batch"]
+Needed = Float[np.ndarray, "networks goals"]
 
-WIDTH = 32  # of both hidden layers, rectified linear
+SIZES = (INPUTS, 32, 32, 1)
 BATCH, DATA = 32, 128  # inputs a step; inputs of the frozen instant
-TURNS = 4  # full turns of a drifting world: it ends where it began
-GOAL = 0.05  # of the new world's variance: re-adapted; what a linear network would leave is about 0.1
-EVERY = 10  # steps between tests
+GOALS = (0.5, 0.25, 0.125, 0.0625)  # of a new world's variance: how much is left to learn when a goal is reached
+FINE = 8  # tests of whether it is, by doubling of the steps
+LATE = 0.1  # of training, in which its own loss is taken
 DORMANT = 0.1  # of a layer's mean activity (Sokar et al. 2023)
 
 
-def fresh(seed: int) -> Weights:
-    """One network: weights N(0, 2/inputs) (He et al. 2015), biases 0."""
-    rng, sizes = numpy_stream(seed, "rectified"), (INPUTS, WIDTH, WIDTH, 1)
-    layers = [
-        (rng.normal(0, (2 / before) ** 0.5, (1, before, after)), np.zeros((1, 1, after)))
-        for before, after in pairwise(sizes)
-    ]
-    return [part for layer in layers for part in layer]
+def worlds(turns: Sequence[int]) -> tuple[str, ...]:
+    """What networks are trained on before they have to learn something else.
+
+    ``instant``: a few inputs again and again; ``law``: new ones, of a teacher that stays; ``drifting``: of a teacher
+    that takes so many turns and ends where it began; ``mixture``: of the teachers of a turn in random order, so that
+    nothing can be followed. ``none``: not trained.
+    """
+    return ("instant", "law", *(f"drifting {turn}" for turn in turns), "mixture", "none")
 
 
-def forward(nets: Weights, inputs: Float[np.ndarray, "batch inputs"]) -> list[np.ndarray]:
-    """Activities of both hidden layers (nets, batch, width) and the outputs (nets, batch, 1)."""
-    first = np.maximum(inputs @ nets[0] + nets[1], 0)
-    second = np.maximum(first @ nets[2] + nets[3], 0)
-    return [first, second, second @ nets[4] + nets[5]]
-
-
-def gradients(
-    nets: Weights, inputs: Float[np.ndarray, "batch inputs"], targets: Float[np.ndarray, " batch"]
-) -> tuple[Weights, Float[np.ndarray, " nets"]]:
-    """Gradients of half the mean squared error, and the mean squared error itself."""
-    first, second, outputs = forward(nets, inputs)
-    error = outputs - targets[:, None]
-    back = error / len(targets)
-    back2 = (back @ nets[4].swapaxes(1, 2)) * (second > 0)
-    back1 = (back2 @ nets[2].swapaxes(1, 2)) * (first > 0)
-    parts = ((inputs.T, back1), (first.swapaxes(1, 2), back2), (second.swapaxes(1, 2), back))
-    found = [part for before, b in parts for part in (before @ b, b.sum(1, keepdims=True))]
-    return found, np.square(error).mean((1, 2))
-
-
-def descend(nets: Weights, rates: Float[np.ndarray, " nets"], inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """One step of gradient descent of every network at its rate, in place; the losses before it."""
-    found, losses = gradients(nets, inputs, targets)
-    for weights, gradient in zip(nets, found, strict=True):
-        weights -= rates[:, None, None] * gradient
-    return losses
-
-
-def teach(name: str, inputs: Float[np.ndarray, "... inputs"], seed: int) -> Float[np.ndarray, "..."]:
+def teach(name: str, inputs: Float[np.ndarray, "*any inputs"], seed: int) -> Float[np.ndarray, "*any"]:
     """What a random teacher of width 4 says, with mean 0 and variance 1 over inputs N(0, 1)."""
     point = network_point(4, seed, "teacher", name)[None]
     reference = network(point, numpy_stream(seed, "reference").normal(size=(4096, INPUTS)))[0]
@@ -70,82 +56,113 @@ def teach(name: str, inputs: Float[np.ndarray, "... inputs"], seed: int) -> Floa
     return np.asarray((said - reference.mean()) / reference.std())
 
 
-def lessons(world: World, steps: int, seed: int) -> tuple[Inputs, Targets]:
-    """The inputs and targets of every step.
+def lessons(turns: Sequence[int], steps: int, seed: int) -> tuple[Inputs, Targets]:
+    """Every world's inputs and targets, the same new inputs in all but the frozen instant."""
+    rng = numpy_stream(seed, "lessons")
+    new = rng.normal(size=(steps, BATCH, INPUTS))
+    few = rng.normal(size=(DATA, INPUTS))[rng.integers(0, DATA, (steps, BATCH))]
+    once, still = 2 * np.pi * np.arange(steps) / steps, np.zeros(steps)
+    angles = [still, still, *(turn * once for turn in turns), rng.permutation(once), still]
+    inputs = np.stack([few] + [new] * (len(angles) - 1))
+    first, second = (np.stack([teach(name, part, seed) for part in (few, new)]) for name in ("first", "second"))
+    of_new, turned = np.minimum(np.arange(len(angles)), 1), np.stack(angles)[:, :, None]
+    return inputs, np.cos(turned) * first[of_new] + np.sin(turned) * second[of_new]
 
-    ``instant``: a few inputs again and again; ``law``: new ones, of a teacher that stays; ``drifting``: of a teacher
-    that turns; ``mixture``: of teachers of that turn in random order, so that nothing can be followed. ``none``: none.
+
+def train(layers: list[Layer], rates: Losses, lesson: tuple[Inputs, Targets]) -> Losses:
+    """Train in place the same number of networks for every world, of which the last isn't trained; their late losses."""
+    inputs, targets = (tensor(part) for part in lesson)
+    count, steps = len(rates) // len(inputs), inputs.shape[1]
+    trained = (torch.arange(len(rates)) < len(rates) - count).float()
+    late, last = torch.zeros(len(rates)), int(LATE * steps)
+
+    def losses(step: int) -> Losses:
+        rows, goals = (part[:, step].repeat_interleave(count, 0) for part in (inputs, targets))
+        found = (outputs(layers, rows)[..., 0] - goals).square().mean(1)
+        if step >= steps - last:
+            late.add_(found.detach() / last)
+        return found * trained
+
+    fit(parameters(layers), losses, rates, steps, constant=True)
+    return late
+
+
+def readapt(layers: list[Layer], rates: Losses, budget: int, seed: int) -> Needed:
+    """Train on a new teacher, in place; steps until the loss is each of ``GOALS``, infinite where it never is."""
+    rng, networks = numpy_stream(seed, "another world"), len(rates)
+    rows, test = rng.normal(size=(budget, BATCH, INPUTS)), rng.normal(size=(256, INPUTS))
+    inputs, targets, asked, expected = (
+        tensor(part) for part in (rows, teach("new", rows, seed), test, teach("new", test, seed))
+    )
+    needed, goals = torch.full((networks, len(GOALS)), torch.inf), torch.tensor(GOALS)
+    tests = {0, *np.unique(np.round(2 ** np.arange(0, np.log2(budget), 1 / FINE))).astype(int).tolist()}
+
+    def losses(step: int) -> Losses:
+        if step in tests:
+            with torch.no_grad():
+                left = (outputs(layers, asked.expand(networks, -1, -1))[..., 0] - expected).square().mean(1)
+            needed.copy_(torch.where(left[:, None] <= goals, needed.clamp(max=max(step, 1)), needed))
+        return (outputs(layers, inputs[step].expand(networks, -1, -1))[..., 0] - targets[step]).square().mean(1)
+
+    fit(parameters(layers), losses, rates, budget, constant=True)
+    return needed.double().numpy()
+
+
+def dormant_shares(layers: list[Layer], seed: int) -> Float[np.ndarray, " networks"]:
+    """The share of hidden units whose mean absolute activity is at most ``DORMANT`` of their layer's mean."""
+    networks = len(layers[0][0])
+    inputs = tensor(numpy_stream(seed, "dormancy").normal(size=(1024, INPUTS))).expand(networks, -1, -1)
+    quiet = []
+    for depth in range(1, len(layers)):
+        states = torch.nn.functional.leaky_relu(outputs(layers[:depth], inputs), SLOPE).abs().mean(1)
+        quiet.append(states <= DORMANT * states.mean(1, keepdim=True))
+    return torch.cat(quiet, 1).double().mean(1).numpy()
+
+
+def picked(layers: list[Layer], networks: Int[Tensor, " picked"]) -> list[Layer]:
+    """Copies of some networks of a stack."""
+    return [(weights[networks].clone(), biases[networks].clone()) for weights, biases in layers]
+
+
+def tuned(turns: Sequence[int], steps: int, budget: int, seed: int) -> tuple[list[float], list[float]]:
+    """The best rate of every world's training, by its own late loss, and of re-adapting, by log steps to the goals."""
+    count, each = len(worlds(turns)), len(RATES)
+    grid = torch.tensor(RATES).repeat(count)
+    layers = stack(he_normal(SIZES, numpy_stream(seed, "weights")), len(grid))
+    own = train(layers, grid, lessons(turns, steps, seed)).reshape(count, each)
+    first = [best_rate(losses) for losses in own]
+    best = torch.tensor([place * each + RATES.index(rate) for place, rate in enumerate(first)])
+    again = picked(layers, best.repeat_interleave(each))
+    needed = readapt(again, grid, budget, seed)
+    costs = torch.from_numpy(log_steps(needed, budget).mean(1)).float().reshape(count, each)
+    return first, [best_rate(cost) for cost in costs]
+
+
+def log_steps(needed: Needed, budget: int) -> Needed:
+    """log₂ of the steps to each goal, the budget's where it is never reached."""
+    return np.log2(np.minimum(needed, budget))
+
+
+def rigidity(turns: Sequence[int], steps: int, budget: int, seed: int) -> dict[str, float | list[float]]:
+    """Of every world: log₂ ``steps`` to re-adapt to a new one, by goal, and ``dormant`` units before that.
+
+    Rates are tuned on another seed; ``resolved``: neither is at an end of the grid. ``own``: the late loss on what is
+    trained on. ``reached``: whether the last goal is, within the budget.
     """
-    rng = numpy_stream(seed, "lessons", world)
-    steps = 0 if world == "none" else steps
-    inputs = rng.normal(size=(steps, BATCH, INPUTS))
-    if world == "instant":
-        inputs = rng.normal(size=(DATA, INPUTS))[rng.integers(0, DATA, (steps, BATCH))]
-    angles = 2 * np.pi * TURNS * np.arange(steps) / max(1, steps)
-    angles = {"drifting": angles, "mixture": rng.permutation(angles)}.get(world, np.zeros(steps))
-    parts = (teach(name, inputs, seed) for name in ("first", "second"))
-    return inputs, sum(f(angles)[:, None] * said for f, said in zip((np.cos, np.sin), parts, strict=True))
-
-
-def train(nets: Weights, rates: Float[np.ndarray, " nets"], lesson: tuple[Inputs, Targets]) -> np.ndarray:
-    """Train in place; each network's mean loss on the batches of the last tenth of steps, infinite if it diverged."""
-    late: list[np.ndarray] = []
-    with np.errstate(all="ignore"):
-        for step, (inputs, targets) in enumerate(zip(*lesson, strict=True)):
-            losses = descend(nets, rates, inputs, targets)
-            if step >= 0.9 * len(lesson[0]):
-                late.append(losses)
-    means = np.mean(late, axis=0) if late else np.ones(len(rates))
-    return np.asarray(np.where(np.isfinite(means), means, np.inf))
-
-
-def readapt(nets: Weights, rates: Float[np.ndarray, " nets"], budget: int, seed: int) -> Float[np.ndarray, " nets"]:
-    """Steps until the loss on a new teacher is ``GOAL`` of its variance; the budget where it never is."""
-    rng = numpy_stream(seed, "another world")
-    test = rng.normal(size=(512, INPUTS))
-    expected = teach("new", test, seed)
-    inputs = rng.normal(size=(budget, BATCH, INPUTS))
-    targets = teach("new", inputs, seed)
-    needed = np.full(len(rates), float(budget))
-    with np.errstate(all="ignore"):
-        for step in range(budget):
-            if step % EVERY == 0:
-                losses = np.square(forward(nets, test)[2][..., 0] - expected).mean(1)
-                needed = np.where(losses <= GOAL, np.minimum(needed, step), needed)
-                if (needed < budget).all():
-                    break
-            descend(nets, rates, inputs[step], targets[step])
-    return needed
-
-
-def dormant_share(nets: Weights, seed: int) -> float:
-    """The share of hidden units whose mean activity is at most ``DORMANT`` of their layer's mean."""
-    inputs = numpy_stream(seed, "dormancy").normal(size=(1024, INPUTS))
-    activity = np.stack([layer[0].mean(0) for layer in forward(nets, inputs)[:2]])  # (layers, units)
-    return float((activity <= DORMANT * activity.mean(1, keepdims=True)).mean())
-
-
-def rigidity(world: World, steps: int, budget: int, seed: int) -> dict[str, float]:
-    """``steps`` to re-adapt to a new world after training on one, and the share of ``dormant`` units before that.
-
-    Both rates are tuned on another seed: of training by its own loss in the end, of re-adapting by its steps. ``own``:
-    the loss in the end on what is trained on. ``reached``: whether the new world is learnt within the budget.
-    """
-    rates = np.array(RATES)
-    many = [np.repeat(part, len(rates), axis=0) for part in fresh(seed + 1)]
-    first = int(train(many, rates, lessons(world, steps, seed + 1)).argmin())
-    tried = [np.repeat(part[first : first + 1], len(rates), axis=0) for part in many]
-    second = int(readapt(tried, rates, budget, seed + 1).argmin())
-
-    net = fresh(seed)
-    own = train(net, rates[first : first + 1], lessons(world, steps, seed))
-    dormant = dormant_share(net, seed)
-    needed = float(readapt(net, rates[second : second + 1], budget, seed)[0])
-    return {
-        "steps": needed,
-        "dormant": dormant,
-        "own": float(min(own[0], 1.0)),
-        "reached": float(needed < budget),
-        "rate": float(rates[first]),
-        "rate of re-adapting": float(rates[second]),
-    }
+    rates = tuned(turns, steps, budget, stream_seed(seed, "tuning"))
+    first, second = (torch.tensor(part) for part in rates)
+    layers = stack(he_normal(SIZES, numpy_stream(seed, "weights")), len(first))
+    own = train(layers, first, lessons(turns, steps, seed))
+    dormant = dormant_shares(layers, seed)
+    needed = readapt(layers, second, budget, seed)
+    rates[0][-1] = rates[1][-1]  # of no training
+    measured: dict[str, float | list[float]] = {}
+    for place, world in enumerate(worlds(turns)):
+        measured |= {
+            f"{world} steps": log_steps(needed, budget)[place].tolist(),
+            f"{world} dormant": float(dormant[place]),
+            f"{world} own": float(own[place]),
+            f"{world} reached": float(np.isfinite(needed[place, -1])),
+            f"{world} resolved": float(all(part[place] in RATES[1:-1] for part in rates)),
+        }
+    return measured
