@@ -9,10 +9,10 @@ from ontogeny.evolution.landscapes import make_landscape, make_quadratic, make_r
 @pytest.mark.parametrize(("kind", "size"), [("quadratic", 7), ("network", 3)])
 def test_gradient_is_the_slope_of_the_loss(kind: str, size: int) -> None:
     here = make_landscape(kind, size, seed=3)
-    gradient, step = here.gradient(here.start), 1e-6
+    gradient, step = here.gradient(here.start), 3e-3  # losses of networks are in single precision
     nudges = step * np.eye(len(here.start))
     slopes = (here.loss(here.start + nudges) - here.loss(here.start - nudges)) / (2 * step)
-    np.testing.assert_allclose(gradient, slopes, atol=1e-8)
+    np.testing.assert_allclose(gradient, slopes, atol=5e-5)
 
 
 def test_quadratic_has_the_spectrum_it_says() -> None:

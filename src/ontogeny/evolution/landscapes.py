@@ -51,8 +51,9 @@ class Regression:
     start: Point
 
     def loss(self, points: Points) -> Float[np.ndarray, " points"]:
-        some = [points[first : first + CHUNK] for first in range(0, len(points), CHUNK)]
-        errors = [np.square(network(part, self.inputs) - self.targets).mean(-1) for part in some]
+        single, inputs = points.astype(np.float32), self.inputs.astype(np.float32)  # tanh is five times as fast
+        some = [single[first : first + CHUNK] for first in range(0, len(points), CHUNK)]
+        errors = [np.square(network(part, inputs) - self.targets).mean(-1) for part in some]
         return 0.5 * np.concatenate(errors)
 
     def gradient(self, point: Point) -> Point:
@@ -70,8 +71,8 @@ class Regression:
 def network(points: Points, inputs: Float[np.ndarray, "data inputs"]) -> Float[np.ndarray, "points data"]:
     """What the network of every point says of every input."""
     weights, biases, outputs, last = _parts(points, inputs.shape[1])
-    hidden = np.tanh(np.einsum("nwi,bi->nbw", weights, inputs, optimize=True) + biases[:, None])
-    return np.asarray(np.einsum("nbw,nw->nb", hidden, outputs) + last)
+    hidden = np.tanh(weights @ inputs.T + biases[:, :, None])  # (points, width, data)
+    return np.asarray((outputs[:, None] @ hidden)[:, 0] + last)
 
 
 def _parts(points: Points, inputs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """Stacks of small networks trained side by side, every one of a stack at its own learning rate."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -79,6 +79,11 @@ def best_rate(losses: Losses, tolerance: float = 0.0) -> float:
     """
     found = torch.nan_to_num(losses, nan=math.inf)
     return min(rate for rate, loss in zip(RATES, found, strict=True) if loss <= found.min() + tolerance)
+
+
+def resolved(rates: Iterable[float]) -> float:
+    """1 where no rate lies at an end of the grid, else 0."""
+    return float(not {RATES[0], RATES[-1]} & set(rates))
 
 
 def batches(rng: np.random.Generator, rows: int, size: int, steps: int) -> Int[Tensor, "steps size"]:

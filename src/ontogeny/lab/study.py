@@ -30,6 +30,7 @@ from ontogeny.lab.statistics import (
 from ontogeny.lab.store import Store, claim
 from ontogeny.lab.tasks import replicate_seed
 
+RESOLVED = 0.95  # share of the replicates whose best learning rate must not lie at an end of the grid
 KIND = "study"  # of a declaration; other declarations have none
 PerReplicate = Float[np.ndarray, " replicates"]
 Compute = Callable[[Mapping[str, Any], int], Mapping[str, Any]]  # a condition's options, a seed -> what was measured
@@ -132,7 +133,7 @@ def listed(intervals: Mapping[str, Interval]) -> str:
     return ", ".join(f"{name} {shown(interval)}" for name, interval in intervals.items())
 
 
-def simultaneous(values: PerReplicate, contrasts: int) -> Interval:
+def simultaneous(values: PerReplicate, contrasts: int = 1) -> Interval:
     """Student's t interval of one of so many contrasts that a rule looks at at once (Bonferroni)."""
     return student_interval(values, simultaneous_level(contrasts))
 
@@ -143,15 +144,25 @@ def all_hold(verdicts: Sequence[Verdict]) -> Verdict:
     return min(verdicts, key=lambda verdict: order.index(verdict.word))
 
 
+def rates_resolved(found: Measurements, conditions: Sequence[str], quantity: str = "resolved") -> bool:
+    """Whether in each of these conditions 95 % of the replicates at least have their best rate inside the grid."""
+    return bool(min(found.values(condition, quantity).mean() for condition in conditions) >= RESOLVED)
+
+
 def judge_measured(
-    intervals: Collection[Interval], *, delta: float, decisive_scale: bool, gates_passed: bool = True
+    intervals: Collection[Interval],
+    *,
+    delta: float,
+    decisive_scale: bool,
+    gates_passed: bool = True,
+    resolved: bool = True,
 ) -> Verdict:
     """The rule where nothing is tuned and a claim asks several quantities to lie above delta, all of them.
 
     Supported: every lower bound > delta, over at least 5 replicates. Refuted: some upper bound < delta.
     """
     n = min(interval.n for interval in intervals)
-    if missing := unmet(n, MINIMUM_REPLICATES, gates_passed, True, decisive_scale):
+    if missing := unmet(n, MINIMUM_REPLICATES, gates_passed, resolved, decisive_scale):
         return missing
     if any(interval.high < delta for interval in intervals):
         return Verdict("refuted")

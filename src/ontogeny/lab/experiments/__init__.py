@@ -14,11 +14,13 @@ from ontogeny.lab.experiments import (
     development,
     economy,
     extraction,
+    mutation,
     newborn,
     phases,
     profile,
     rank,
     reachability,
+    rule,
     selection,
     sparsity,
     stage2,
@@ -42,5 +44,5 @@ ALL = (
     economy,
 )
 EXPERIMENTS: dict[str, ModuleType] = {module.NAME: module for module in ALL}
-STUDIES: dict[str, ModuleType] = {module.NAME: module for module in (selection, timescales)}
+STUDIES: dict[str, ModuleType] = {module.NAME: module for module in (selection, mutation, rule, timescales)}
 GROUPS = {"theory": tuple(STUDIES)}

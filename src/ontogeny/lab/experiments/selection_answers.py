@@ -14,6 +14,7 @@ from ontogeny.lab.study import (
     all_hold,
     judge_measured,
     listed,
+    rates_resolved,
     shown,
     simultaneous,
 )
@@ -159,10 +160,9 @@ def _target_and_data(found: Measurements) -> Answer:
         effects = _effects(found, dose)
         told.append(f"dose {dose:.2g}: {listed(effects)}")
         words.append(_dose_word(effects))
-    resolved = min(found.values(cell, "resolved").mean() for cell in found.named("crossed "))
     if not found.experiment.decisive:
         verdict = Verdict("undecided", "scale")
-    elif resolved < 0.95:
+    elif not rates_resolved(found, found.named("crossed ")):
         verdict = Verdict("undecided", "rate unresolved")
     elif len(set(words)) > 1:
         verdict = Verdict("undecided", "dose")
