@@ -1,37 +1,28 @@
-"""Rectified networks, the worlds they are trained on, and what is dormant in them."""
+"""Networks that are trained on worlds that stand still or move, and what is dormant in them."""
 
 import numpy as np
 import pytest
+import torch
 
 from ontogeny.evolution import rigidity as rooms
 from ontogeny.evolution.landscapes import INPUTS
+from ontogeny.evolution.networks import RATES, he_normal, stack
 from ontogeny.evolution.rigidity import (
-    dormant_share,
-    forward,
-    fresh,
-    gradients,
+    GOALS,
+    SIZES,
+    dormant_shares,
     lessons,
+    log_steps,
+    picked,
     readapt,
     rigidity,
     teach,
     train,
+    tuned,
+    worlds,
 )
 
-
-def test_gradients_are_finite_differences() -> None:
-    nets, rng = fresh(1), np.random.default_rng(0)
-    nets = [np.concatenate([part, 1.1 * part]) for part in nets]  # two networks at once
-    inputs, targets = rng.normal(size=(16, INPUTS)), rng.normal(size=16)
-    found, losses = gradients(nets, inputs, targets)
-    for place, part in enumerate(nets):
-        direction = rng.normal(size=part.shape)
-        moved = []
-        for step in (1e-6, -1e-6):
-            other = [p + step * direction if i == place else p for i, p in enumerate(nets)]
-            moved.append(0.5 * np.square(forward(other, inputs)[2][..., 0] - targets).mean(1))
-        slope = (moved[0] - moved[1]) / 2e-6
-        np.testing.assert_allclose((found[place] * direction).sum((1, 2)), slope, rtol=1e-4, atol=1e-7)
-    np.testing.assert_allclose(losses, np.square(forward(nets, inputs)[2][..., 0] - targets).mean(1))
+NETS = he_normal(SIZES, np.random.default_rng(0))
 
 
 def test_teachers_have_variance_one() -> None:
@@ -41,45 +32,70 @@ def test_teachers_have_variance_one() -> None:
 
 
 def test_worlds_differ_as_they_are_said_to() -> None:
-    steps = 400
-    worlds = {world: lessons(world, steps, 1) for world in ("instant", "law", "drifting", "mixture")}
-    distinct = {world: len(np.unique(inputs.reshape(-1, INPUTS), axis=0)) for world, (inputs, _) in worlds.items()}
+    steps, names = 400, worlds((1, 4))
+    inputs, targets = (dict(zip(names, part, strict=True)) for part in lessons((1, 4), steps, 1))
+    distinct = {world: len(np.unique(rows.reshape(-1, INPUTS), axis=0)) for world, rows in inputs.items()}
     assert distinct["instant"] == rooms.DATA
-    assert distinct["law"] == distinct["drifting"] == steps * rooms.BATCH
+    assert distinct["law"] == distinct["drifting 4"] == steps * rooms.BATCH
     for world in ("instant", "law"):
-        inputs, targets = worlds[world]
-        np.testing.assert_allclose(targets, teach("first", inputs, 1))
-    for world in ("drifting", "mixture"):
-        inputs, targets = worlds[world]
-        first, second = teach("first", inputs, 1), teach("second", inputs, 1)
-        weights = np.array([np.linalg.lstsq(np.c_[a, b], t, rcond=None)[0] for a, b, t in zip(first, second, targets)])  # noqa: B905
+        np.testing.assert_allclose(targets[world], teach("first", inputs[world], 1))
+    turned = {}
+    for world in ("drifting 1", "drifting 4", "mixture"):
+        parts = [teach(name, inputs[world], 1) for name in ("first", "second")]
+        each = [np.linalg.lstsq(np.c_[a, b], t, rcond=None)[0] for a, b, t in zip(*parts, targets[world], strict=True)]
+        weights = np.array(each)
         np.testing.assert_allclose((weights**2).sum(1), 1)
-        turned = np.abs(np.diff(np.unwrap(np.arctan2(weights[:, 1], weights[:, 0]))))
-        assert (turned.max() < 0.1) == (world == "drifting")
-    assert len(lessons("none", steps, 1)[0]) == 0
+        turned[world] = np.abs(np.diff(np.unwrap(np.arctan2(weights[:, 1], weights[:, 0])))).max()
+    assert turned["drifting 4"] == pytest.approx(4 * turned["drifting 1"]) == pytest.approx(8 * np.pi / steps)
+    assert turned["mixture"] > 1
 
 
-def test_training_lowers_the_loss_and_divergence_is_infinite() -> None:
-    nets = [np.repeat(part, 2, axis=0) for part in fresh(1)]
-    losses = train(nets, np.array([0.05, 100.0]), lessons("law", 300, 1))
-    assert losses[0] < 0.2
-    assert losses[1] == np.inf
+def test_training_lowers_the_loss_of_all_but_the_last() -> None:
+    layers, count = stack(NETS, 5), len(worlds((1,)))
+    before = [part.clone() for part in layers[0]]
+    losses = train(layers, torch.full((count,), 0.01), lessons((1,), 300, 1))
+    assert (losses[:3] < 0.5).all()
+    assert losses[-1] > 0.5
+    for part, old in zip(layers[0], before, strict=True):
+        assert torch.equal(part[-1], old[-1])
+        assert not torch.equal(part[0], old[0])
 
 
-def test_re_adapting_takes_steps_and_the_budget_where_nothing_is_learnt() -> None:
-    nets = [np.repeat(part, 2, axis=0) for part in fresh(1)]
-    quick, never = readapt(nets, np.array([0.1, 0.0]), 1500, 1)
-    assert 0 < quick < never == 1500
+def test_re_adapting_takes_steps_more_for_each_goal_and_for_ever_where_nothing_is_learnt() -> None:
+    quick, never = readapt(stack(NETS, 2), torch.tensor([0.01, 0.0]), 600, 1)
+    assert 1 <= quick[0] < quick[-1] <= 600
+    assert (np.diff(quick) >= 0).all()
+    assert np.isinf(never).all()
+    assert (log_steps(never[None], 512) == 9).all()
 
 
 def test_units_that_say_nothing_are_dormant() -> None:
-    net = fresh(1)
-    before = dormant_share(net, 1)
-    net[1][..., :8] = -100  # a quarter of the first layer's units never fires
-    assert dormant_share(net, 1) == pytest.approx(before + 8 / 64, abs=2 / 64)
+    layers = stack(NETS, 2)
+    before = dormant_shares(layers, 1)
+    for part in layers[0]:
+        part[1, :, :8] = 0  # a quarter of the first layer's units
+    after = dormant_shares(layers, 1)
+    assert after[0] == before[0]
+    assert after[1] == pytest.approx(before[1] + 8 / 64, abs=3 / 64)
 
 
-def test_an_untrained_network_has_nothing_to_unlearn() -> None:
-    found = rigidity("none", 0, 600, 1)
-    assert found["own"] == 1
-    assert 0 < found["steps"] <= 600
+def test_copies_are_of_the_networks_asked_for() -> None:
+    layers = stack(NETS, 3)
+    layers[0][0][1] = 7
+    chosen = picked(layers, torch.tensor([1, 1, 0]))
+    assert (chosen[0][0][:2] == 7).all()
+    chosen[0][0][:] = 0
+    assert (layers[0][0][1] == 7).all()
+
+
+def test_rates_are_tuned_for_every_world() -> None:
+    first, second = tuned((1,), 30, 30, 1)
+    assert len(first) == len(second) == len(worlds((1,)))
+    assert set(first) | set(second) <= set(RATES)
+
+
+def test_every_world_is_measured() -> None:
+    found = rigidity((2,), 30, 30, 1)
+    for world in worlds((2,)):
+        assert len(found[f"{world} steps"]) == len(GOALS)  # type: ignore[arg-type]
+        assert 0 <= found[f"{world} dormant"] <= 1  # type: ignore[operator]

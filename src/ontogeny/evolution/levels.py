@@ -128,6 +128,14 @@ def out_of_sample(learnt: Moments, tested: Moments, chosen: Chosen) -> Float[np.
     return np.asarray(np.einsum("ih,eij,jh->eh", whole, tested[:, rows[:, None], rows], whole, optimize=True).mean(1))
 
 
+def by_levels(
+    learnt: Moments, tested: Moments, most: int
+) -> tuple[Float[np.ndarray, "sets episodes"], list[np.ndarray]]:
+    """Losses out of sample with no level, with the best one, and so on; and which those are."""
+    sets = [choose(learnt.mean(0), levels) for levels in range(most + 1)]
+    return np.stack([out_of_sample(learnt, tested, chosen) for chosen in sets]), sets
+
+
 def count_levels(losses: Float[np.ndarray, "levels episodes"]) -> int:
     """The fewest levels, from none on, of which one more doesn't lower the loss: paired t over episodes, at 5 %."""
     gains = losses[:-1] - losses[1:]
@@ -149,9 +157,7 @@ def nested(series: Series, rates: Float[np.ndarray, " levels"]) -> Held:
     return np.stack(held)
 
 
-def encoded(
-    processes: Float[np.ndarray, "processes episodes steps"], held: Held
-) -> Int[np.ndarray, " levels"]:
+def encoded(processes: Float[np.ndarray, "processes episodes steps"], held: Held) -> Int[np.ndarray, " levels"]:
     """The process that each level's state correlates with most, in absolute value."""
     first = int(UNSCORED * held.shape[2])
     states, causes = (part[:, :, first:].reshape(len(part), -1) for part in (held, processes))
@@ -184,15 +190,12 @@ def recover(
     processes, tested = world(scales, noise, EPISODES, steps, numpy_stream(seed, "world", "tested"))
     own, other = (side_by_side(series, RATES) for series in (learnt, tested))
 
-    def chosen_and_losses(episodes: int) -> tuple[list[Chosen], Float[np.ndarray, "levels episodes"]]:
-        sets = [choose(own[:episodes].mean(0), number) for number in range(levels + 1)]
-        return sets, np.stack([out_of_sample(own[:episodes], other[:episodes], chosen) for chosen in sets])
-
-    sets, losses = chosen_and_losses(EPISODES)
+    fewer, _ = by_levels(own[:FEWER], other[:FEWER], levels)
+    losses, sets = by_levels(own, other, levels)
     means, found = losses.mean(1), count_levels(losses)
     measured: dict[str, float | list[float]] = {
         "levels": float(found),
-        "of fewer": float(count_levels(chosen_and_losses(FEWER)[1])),
+        "of fewer": float(count_levels(fewer)),
         "exact": float(found == count),
         "losses": means.tolist(),
     }

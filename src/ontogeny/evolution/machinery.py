@@ -100,7 +100,13 @@ def reproduce(animals: Animals, loss: PerAnimal, rng: np.random.Generator) -> An
 
 
 def machinery(
-    kind: Kind, scale: float, prices: Sequence[float], noises: Sequence[float], animals: int, generations: int, seed: int
+    kind: Kind,
+    scale: float,
+    prices: Sequence[float],
+    noises: Sequence[float],
+    animals: int,
+    generations: int,
+    seed: int,
 ) -> dict[str, list[list[float]]]:
     """Each gene's share in the last generations, and its ablation loss: the squared error that being without it adds.
 

@@ -21,6 +21,7 @@ from ontogeny.evolution.networks import (
     he_normal,
     outputs,
     parameters,
+    resolved,
     stack,
     tensor,
 )
@@ -70,7 +71,7 @@ def lessons(turns: Sequence[int], steps: int, seed: int) -> tuple[Inputs, Target
 
 
 def train(layers: list[Layer], rates: Losses, lesson: tuple[Inputs, Targets]) -> Losses:
-    """Train in place the same number of networks for every world, of which the last isn't trained; their late losses."""
+    """Train in place as many networks for every world, of which the last isn't trained; their late losses."""
     inputs, targets = (tensor(part) for part in lesson)
     count, steps = len(rates) // len(inputs), inputs.shape[1]
     trained = (torch.arange(len(rates)) < len(rates) - count).float()
@@ -163,6 +164,6 @@ def rigidity(turns: Sequence[int], steps: int, budget: int, seed: int) -> dict[s
             f"{world} dormant": float(dormant[place]),
             f"{world} own": float(own[place]),
             f"{world} reached": float(np.isfinite(needed[place, -1])),
-            f"{world} resolved": float(all(part[place] in RATES[1:-1] for part in rates)),
+            f"{world} resolved": resolved(part[place] for part in rates),
         }
     return measured
