@@ -20,6 +20,7 @@ import ontogeny
 from ontogeny.canonical import canonical_json
 from ontogeny.genome.controls import CONTROLS
 from ontogeny.genome.genome import Mask, Subspace, load
+from ontogeny.lab.claims import load_sources
 from ontogeny.lab.experiment import from_json
 from ontogeny.lab.judge import assess
 from ontogeny.lab.store import Store, open_store
@@ -280,6 +281,8 @@ def test_claims(store: Store) -> None:
     assert sorted(ordered) == sorted(found)
     assert ordered != list(found)
     assert "E24" in command("claims", "--store", store.root).out
+    documents = command("claims", "--by", "source", "--store", store.root).out
+    assert all(title in documents for title in load_sources().values())
 
 
 def test_export_import_round_trip(store: Store, tmp_path: Path) -> None:

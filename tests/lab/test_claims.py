@@ -3,7 +3,7 @@
 import pytest
 
 from ontogeny.errors import InputError
-from ontogeny.lab.claims import by_source, ledger_rows, load_claims, load_sources
+from ontogeny.lab.claims import by_source, ledger_rows, load_claims, load_sources, roll_ups
 
 CLAIMS = {claim.id: claim for claim in load_claims()}
 COLUMNS = ["id", "source", "where", "statement", "published", "measured", "scale", "verdict", "why"]
@@ -93,6 +93,20 @@ def test_by_source_follows_the_documents() -> None:
     assert ids[0] == "E1"
     assert ids.index("E24") < ids.index("G1") < ids.index("E11") < ids.index("S1") < ids.index("S13")
     assert [row["id"] for row in ledger_rows({}, by="source")] == ids
+
+
+@pytest.mark.parametrize(
+    ("changed", "verdict"),
+    [({}, "supported"), ({"E3": "undecided"}, "undecided"), ({"E3": "undecided", "E9": "refuted"}, "refuted")],
+)
+def test_six_lines_are_as_strong_as_the_weakest(changed: dict[str, str], verdict: str) -> None:
+    lines = CLAIMS["G40"].rolls_up.split(", ")
+    found = {line: FINDING | {"verdict": f"{changed.get(line, 'supported')} (laptop)"} for line in lines}
+    rolled = roll_ups(found)["G40"]
+    assert (rolled["verdict"], rolled["scale"]) == (f"{verdict} (laptop)", "laptop")
+    assert all(line in rolled["measured"] for line in lines)
+    assert roll_ups(found | {"E1": found["E1"] | {"scale": "smoke"}})["G40"]["scale"] == "mixed"
+    assert not roll_ups({line: found[line] for line in lines[1:]}), "a line is missing"
 
 
 def test_mistakes_are_named() -> None:

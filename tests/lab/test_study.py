@@ -17,8 +17,8 @@ from ontogeny.errors import InputError
 from ontogeny.lab.answers import Answer
 from ontogeny.lab.engines import local
 from ontogeny.lab.experiments import STUDIES
-from ontogeny.lab.findings import store_findings
-from ontogeny.lab.statistics import student_interval
+from ontogeny.lab.findings import findings, store_findings
+from ontogeny.lab.statistics import Verdict, student_interval
 from ontogeny.lab.store import Store, open_store
 from ontogeny.lab.study import (
     Condition,
@@ -127,6 +127,11 @@ def test_settings_are_checked(toy: ModuleType) -> None:
             declare_study(toy, "laptop", [setting])
     with pytest.raises(InputError, match="it runs at smoke, laptop"):
         declare_study(toy, "paper")
+
+
+def test_reasons_are_a_studys_own(toy: ModuleType, store: Store) -> None:
+    toy.__dict__["ANSWERS"] = {"S1": lambda _: Answer("", Verdict("undecided", "gate"), "gate")}
+    assert findings(run(toy, store), store)["S1"]["why"] == "what its rule asks for first isn't met"
 
 
 def test_the_ledger_has_its_answer(toy: ModuleType, store: Store) -> None:

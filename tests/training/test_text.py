@@ -13,7 +13,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from ontogeny.errors import InputError
-from ontogeny.training import text
+from ontogeny.training import standard_library, text
 from ontogeny.training.text import (
     Corpus,
     end_token,
@@ -48,6 +48,16 @@ def test_embedded_sources_are_read_the_same_twice() -> None:
     assert first == second
     assert first.digest != read_corpus(["stdlib:prose"]).digest != read_corpus(["stdlib:code"]).digest
     assert {split(document) for document in first.documents} == {"train", "tune", "test"}
+
+
+def test_embedded_text_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = read_corpus(["stdlib:prose"], max_characters=30_000)
+    assert read_corpus(["stdlib:prose"], max_characters=30_000, keep=tmp_path) == parsed
+    monkeypatch.setitem(text.EMBEDDED, "stdlib:prose", lambda: pytest.fail("it was parsed again"))
+    assert read_corpus(["stdlib:prose"], max_characters=30_000, keep=tmp_path) == parsed
+    monkeypatch.setitem(text.EMBEDDED, "stdlib:prose", lambda: ["another text"])
+    monkeypatch.setattr(standard_library, "fingerprint", lambda: "of another Python")
+    assert read_corpus(["stdlib:prose"], max_characters=30_000, keep=tmp_path).documents == ("another text",)
 
 
 def test_text_file_is_cut_at_paragraph_ends(tmp_path: Path) -> None:

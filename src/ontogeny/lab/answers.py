@@ -18,12 +18,20 @@ class Answer:
     why: str
 
 
+STUDY_REASONS = {  # codes whose words for networks (tables.REASONS) wouldn't be true of a study
+    "gate": "what its rule asks for first isn't met",
+    "straddles": "an interval holds a margin of its rule",
+    "mixed": "the parts of its rule don't agree",
+    "dose": "what follows depends on the dose",
+}
 NOT_FINISHED = Answer("", Verdict("not run"), "not finished")
 
 
 def findings(experiment: Experiment | Study, answers: Mapping[str, Answer]) -> dict[str, dict[str, str]]:
     """Claim id -> measured, scale, verdict and why, as the ledger shows them."""
-    return {claim: _finding(answer, experiment.scale) for claim, answer in answers.items()}
+    reasons = STUDY_REASONS if isinstance(experiment, Study) else {}
+    told = {claim: replace(answer, why=reasons.get(answer.why, answer.why)) for claim, answer in answers.items()}
+    return {claim: _finding(answer, experiment.scale) for claim, answer in told.items()}
 
 
 def _finding(answer: Answer, scale: str) -> dict[str, str]:

@@ -14,7 +14,8 @@ from ontogeny.errors import InputError
 class Claim:
     """One row. ``source`` holds letters of the documents; ``narrative`` the reason nothing can be computed, or "".
 
-    ``finding`` is what a reader should know about the published numbers; ``experiment`` judges the row, "" if none.
+    ``finding`` is what a reader should know about the published numbers; ``experiment`` judges the row, "" if none;
+    ``rolls_up`` names the rows whose verdicts make this one's.
     """
 
     id: str
@@ -27,6 +28,7 @@ class Claim:
     finding: str = ""
     narrative: str = ""
     experiment: str = ""
+    rolls_up: str = ""
 
 
 @cache
@@ -47,6 +49,26 @@ def load_claims() -> tuple[Claim, ...]:
 def by_source() -> tuple[Claim, ...]:
     """Every row under the first document that makes it, A to E; by id within a document."""
     return tuple(sorted(load_claims(), key=lambda claim: claim.source[0]))
+
+
+def roll_ups(findings: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Findings of the rows that roll others up, where all of those have one.
+
+    Supported if all are, refuted if one is, else undecided; the scale is theirs, or *mixed*.
+    """
+    rows = {claim.id: claim.rolls_up.split(", ") for claim in load_claims() if claim.rolls_up}
+    return {row: _rolled({n: findings[n] for n in names}) for row, names in rows.items() if set(names) <= set(findings)}
+
+
+def _rolled(named: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    words = {name: finding["verdict"].split(" ")[0] for name, finding in named.items()}
+    listed = {word: ", ".join(n for n, w in words.items() if w == word) for word in dict.fromkeys(words.values())}
+    verdict = next((w for w in ("refuted", "undecided") if w in listed), "supported")
+    scales = {finding["scale"] for finding in named.values()}
+    scale = scales.pop() if len(scales) == 1 else "mixed"
+    measured = "; ".join(f"{word}: {names}" for word, names in listed.items())
+    why = f"{verdict}: {listed[verdict]}"
+    return {"measured": measured, "scale": scale, "verdict": f"{verdict} ({scale})", "why": why}
 
 
 ORDERS = {"id": load_claims, "source": by_source}
@@ -74,6 +96,8 @@ def _row(claim: Claim, finding: Mapping[str, str]) -> dict[str, str]:
 def _unmeasured(claim: Claim) -> dict[str, str]:
     if claim.narrative:
         verdict, why = "narrative", claim.narrative
+    elif claim.rolls_up:
+        verdict, why = "not run", f"needs the verdicts of {claim.rolls_up}"
     elif claim.experiment:
         verdict, why = "not run", f"ontogeny run {claim.experiment} has not been run here"
     else:

@@ -123,15 +123,19 @@ def check_rank(scale: Scale, given: Given) -> None:
 
 def _tokens(variant: Variant, given: Given, store: Store) -> tuple[Tokens, Tokenizer, dict[str, Any]]:
     scale = variant.scale
-    corpus = read_corpus(variant.text or (scale.text,), max_characters=characters(variant))
+    corpus = _corpus(variant.text or (scale.text,), variant, store)
     if given:
         tokenizer = load_tokenizer(given[0][1])
     else:
         learnt = variant.tokenizer_text
-        of = read_corpus(learnt, max_characters=characters(variant)) if learnt else corpus
+        of = _corpus(learnt, variant, store) if learnt else corpus
         tokenizer = _tokenizer(of, scale.vocabulary, store)
     tokens, described = _tokenised(corpus, tokenizer, given, store)
     return tokens, tokenizer, described
+
+
+def _corpus(sources: Sequence[str], variant: Variant, store: Store) -> Corpus:
+    return read_corpus(sources, max_characters=characters(variant), keep=store.root / "tokens")
 
 
 def _tokenizer(corpus: Corpus, vocabulary: int, store: Store) -> Tokenizer:
@@ -146,7 +150,7 @@ def _tokenizer(corpus: Corpus, vocabulary: int, store: Store) -> Tokenizer:
 def _learnt(variant: Variant, given: Given, tokenizer: Tokenizer, store: Store) -> tuple[Tokens, dict[str, Any]]:
     """What arms learn where it isn't the donors' text, in the donors' tokens."""
     sources = variant.learnt or variant.text or (variant.scale.text,)
-    corpus = read_corpus(sources, max_characters=characters(variant))
+    corpus = _corpus(sources, variant, store)
     return _tokenised(shuffled(corpus) if variant.shuffled else corpus, tokenizer, given, store)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from ontogeny.lab.answers import NOT_FINISHED
 from ontogeny.lab.answers import findings as answers_to_findings
-from ontogeny.lab.claims import load_claims
+from ontogeny.lab.claims import load_claims, roll_ups
 from ontogeny.lab.experiment import from_json
 from ontogeny.lab.experiments import EXPERIMENTS, STUDIES
 from ontogeny.lab.judge import Assessment, assess
@@ -37,7 +37,8 @@ def findings(assessment: Assessment | Measurements, store: Store) -> dict[str, F
 
 def store_findings(store: Store) -> dict[str, Finding]:
     """Claim id -> finding, where there is an answer: of the most decisive scale, of the claim's own experiment, of a
-    finished one, of a full table, of the newest declaration, in that order."""
+    finished one, of a full table, of the newest declaration, in that order; and of rows that roll
+    others up."""
     own = {claim.id: claim.experiment for claim in load_claims()}
     found: dict[str, tuple[Any, Finding]] = {}
     for age, (_, declaration) in enumerate(store.experiments()):
@@ -48,4 +49,5 @@ def store_findings(store: Store) -> dict[str, Finding]:
             order = (scale, own[claim] == experiment.name, assessment.complete, full, age)
             if finding["verdict"] != "not run" and (claim not in found or order > found[claim][0]):
                 found[claim] = (order, finding)
-    return {claim: finding for claim, (_, finding) in found.items()}
+    answered = {claim: finding for claim, (_, finding) in found.items()}
+    return answered | roll_ups(answered)

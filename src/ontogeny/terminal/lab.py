@@ -15,6 +15,7 @@ from rich.console import Console
 from ontogeny.canonical import canonical_json
 from ontogeny.errors import InputError, choose
 from ontogeny.files import replacing, write_json
+from ontogeny.lab.claims import Claim, ledger_rows, load_claims, load_sources
 from ontogeny.lab.experiment import Rates, from_json
 from ontogeny.lab.judge import Assessment, assess, headlines
 from ontogeny.lab.scales import BESIDE, STATED, Scale
@@ -296,7 +297,6 @@ def write_report(root: Path, out: Path) -> None:
 
 def show_claims(root: Path | None, by: str, *, as_json: bool) -> None:
     """The ledger, with what a store measured."""
-    from ontogeny.lab.claims import ledger_rows
     from ontogeny.lab.findings import store_findings
 
     choose(by, ("id", "source"), "--by")
@@ -305,8 +305,27 @@ def show_claims(root: Path | None, by: str, *, as_json: bool) -> None:
         print_json(rows)
         return
     columns = ("id", "source", "statement", "published", "measured", "verdict", "why")
-    cells = [tuple(row[column] for column in columns) for row in rows]
-    console().print(table("The ledger", columns, cells))
+    if by == "id":
+        console().print(table("The ledger", columns, [tuple(row[column] for column in columns) for row in rows]))
+        return
+    computed = {claim.id: _computed_in(claim) for claim in load_claims()}
+    for letter, title in load_sources().items():
+        cells = [(*(row[c] for c in columns), computed[row["id"]]) for row in rows if row["source"][0] == letter]
+        if cells:
+            console().print(table(f"{letter}: {title}", (*columns, "computed in"), cells))
+
+
+def _computed_in(claim: Claim) -> str:
+    """The file of the experiment that judges a row, as a link to it; the rows that one rolls up; or that none can."""
+    from ontogeny.lab.experiments import EXPERIMENTS, STUDIES
+
+    if claim.narrative:
+        return "narrative"
+    module = (EXPERIMENTS | STUDIES).get(claim.experiment)
+    if module is None:
+        return claim.rolls_up or "nothing yet"
+    path = Path(str(module.__file__))
+    return f"[link={path.as_uri()}]lab/experiments/{path.name}[/link]"
 
 
 def export_store(root: Path, out: Path, experiment: str | None = None) -> None:

@@ -11,6 +11,8 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
+from ontogeny.canonical import digest
+
 # fmt: off
 # Not in every installation (Debian packages several of them apart, 3.12 and 3.13 dropped others), or tables.
 LEFT_OUT = frozenset({
@@ -50,6 +52,13 @@ def _files() -> tuple[Path, ...]:
         for path in (library / f"{name}.py", *sorted((library / name).rglob("*.py")))
         if path.is_file() and LEFT_OUT.isdisjoint(path.relative_to(library).parts)
     )
+
+
+def fingerprint() -> str:
+    """64 hex digits of this Python's version and of its modules' paths, sizes and times: as long as they stand, so
+    does the text."""
+    stats = ((str(path), path.stat()) for path in _files())
+    return digest([sys.version, [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]])
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from ontogeny.canonical import digest
 from ontogeny.errors import InputError
-from ontogeny.files import read_json, replacing
+from ontogeny.files import read_json, replacing, write_json
 from ontogeny.streams import numpy_stream
 from ontogeny.training import standard_library
 
@@ -38,16 +38,17 @@ class Corpus:
     digest: str
 
 
-def read_corpus(sources: Sequence[str], *, max_characters: int | None = None) -> Corpus:
+def read_corpus(sources: Sequence[str], *, max_characters: int | None = None, keep: Path | None = None) -> Corpus:
     """The documents of the sources, one source after the other; blank documents are dropped.
 
     A source is ``stdlib:prose``, ``stdlib:code``, a .txt, .jsonl or .parquet file, a folder of them (recursive,
-    sorted) or a hub data set id. At most ``max_characters`` are taken of each source, its last document cut.
+    sorted) or a hub data set id. At most ``max_characters`` are taken of each source, its last document cut. Embedded
+    text, which takes a second to separate, is kept in the folder ``keep``.
     Raises InputError for an unknown, missing, undecodable or empty source.
     """
     documents: list[str] = []
     for source in sources:
-        found = [text for text in _limited(_documents(source, max_characters), max_characters) if text.strip()]
+        found = [text for text in _limited(_documents(source, max_characters, keep), max_characters) if text.strip()]
         if not found:
             raise InputError(f"text {source}: expected at least one document that is not blank, found none")
         documents += found
@@ -71,9 +72,9 @@ def _limited(documents: Iterable[str], max_characters: int | None) -> Iterator[s
             return
 
 
-def _documents(source: str, max_characters: int | None) -> Iterable[str]:
+def _documents(source: str, max_characters: int | None, keep: Path | None) -> Iterable[str]:
     if source in EMBEDDED:
-        return EMBEDDED[source]()
+        return _kept(source, max_characters, keep) if keep else EMBEDDED[source]()
     path = Path(source).expanduser()
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.suffix in READERS and file.is_file())
@@ -88,6 +89,13 @@ def _documents(source: str, max_characters: int | None) -> Iterable[str]:
         f"text {source}: expected {', '.join(EMBEDDED)}, a {', '.join(READERS)} file, an existing folder of them "
         "or a hub data set id (owner/name)"
     )
+
+
+def _kept(source: str, max_characters: int | None, keep: Path) -> list[str]:
+    path = keep / f"{digest([source, max_characters, standard_library.fingerprint()])}.documents.json"
+    if not path.exists():
+        write_json(path, {"documents": list(_limited(EMBEDDED[source](), max_characters))})
+    return list(read_json(path)["documents"])
 
 
 def shuffled(corpus: Corpus) -> Corpus:
