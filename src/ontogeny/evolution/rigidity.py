@@ -141,7 +141,7 @@ def tuned(turns: Sequence[int], steps: int, budget: int, seed: int) -> tuple[lis
 
 def log_steps(needed: Needed, budget: int) -> Needed:
     """log₂ of the steps to each goal, the budget's where it is never reached."""
-    return np.log2(np.minimum(needed, budget))
+    return np.asarray(np.log2(np.minimum(needed, budget)))
 
 
 def rigidity(turns: Sequence[int], steps: int, budget: int, seed: int) -> dict[str, float | list[float]]:

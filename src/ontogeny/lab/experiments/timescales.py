@@ -132,7 +132,7 @@ def conditions(settings: Settings) -> Iterator[Condition]:
     """Every condition at these settings."""
     most = max(settings.planted)
     base: dict[str, Any] = {"compute": "levels", "steps": settings.steps, "levels": settings.levels}
-    cells = [{"count": count} for count in (0, *settings.planted)]
+    cells: list[dict[str, Any]] = [{"count": count} for count in (0, *settings.planted)]
     cells += [{"count": most, "separation": apart} for apart in NEARER]
     cells += [{"count": most, "noise": noise} for noise in NOISY]
     for cell in cells:
