@@ -7,6 +7,7 @@ add one, see docs/how-to-add-an-experiment.md.
 from types import ModuleType
 
 from ontogeny.lab.experiments import (
+    context,
     convergence,
     corpora,
     crossmodal,
@@ -44,5 +45,6 @@ ALL = (
     economy,
 )
 EXPERIMENTS: dict[str, ModuleType] = {module.NAME: module for module in ALL}
-STUDIES: dict[str, ModuleType] = {module.NAME: module for module in (selection, mutation, rule, timescales)}
+THEORY = (selection, mutation, rule, context, timescales)
+STUDIES: dict[str, ModuleType] = {module.NAME: module for module in THEORY}
 GROUPS = {"theory": tuple(STUDIES)}
