@@ -36,7 +36,6 @@ def test_mutation_costs_what_the_closed_form_says() -> None:
 def test_a_world_that_changes_is_worse_for_what_is_written() -> None:
     still, moving = (imposed(change, 0.01, 100, 100, 1) for change in (0.0, 0.05))
     assert still[0] - moving[0] > 1
-    assert still.argmax() < moving.argmax()
     assert still[LENGTH] == moving[LENGTH]  # nothing is written, so nothing changes
 
 
