@@ -23,6 +23,8 @@ STUDY_REASONS = {  # codes whose words for networks (tables.REASONS) wouldn't be
     "straddles": "an interval holds a margin of its rule",
     "mixed": "the parts of its rule don't agree",
     "dose": "what follows depends on the dose",
+    "data": "with fewer data less is found, so that data may be what lacks",
+    "worlds differ": "its worlds contradict each other",
 }
 NOT_FINISHED = Answer("", Verdict("not run"), "not finished")
 

@@ -26,6 +26,7 @@ from ontogeny.lab.experiments import (
     sparsity,
     stage2,
     symmetry,
+    timescales,
 )
 
 ALL = (
@@ -45,6 +46,6 @@ ALL = (
     economy,
 )
 EXPERIMENTS: dict[str, ModuleType] = {module.NAME: module for module in ALL}
-THEORY = (selection, mutation, rule, symmetry, context)
+THEORY = (selection, mutation, timescales, rule, symmetry, context)
 STUDIES: dict[str, ModuleType] = {module.NAME: module for module in THEORY}
 GROUPS = {"theory": tuple(STUDIES)}
