@@ -48,23 +48,27 @@ def parameters(layers: Sequence[Layer]) -> list[Tensor]:
     return [part for layer in layers for part in layer]
 
 
-def fit(trained: Sequence[Tensor], losses: Callable[[int], Losses], rates: Losses, steps: int) -> None:
+def fit(
+    trained: Sequence[Tensor], losses: Callable[[int], Losses], rates: Losses | Sequence[Losses], steps: int
+) -> None:
     """Adam (Kingma & Ba 2015) in place, each network at its rate, which falls to 0 along a cosine.
 
-    ``losses`` of a step: one for every network. Parameters hold networks in their first of three dimensions.
+    ``losses`` of a step: one for every network. Parameters hold networks in their first of three dimensions. ``rates``:
+    of all parameters, or of each by itself.
     """
+    own = [rates] * len(trained) if isinstance(rates, Tensor) else rates
     first, second = ([torch.zeros_like(part) for part in trained] for _ in DECAYS)
     for part in trained:
         part.requires_grad_()
     for step in range(steps):
         gradients = torch.autograd.grad(losses(step).sum(), trained)
         corrected = math.sqrt(1 - DECAYS[1] ** (step + 1)) / (1 - DECAYS[0] ** (step + 1))
-        scale = (rates * corrected * 0.5 * (1 + math.cos(math.pi * step / steps)))[:, None, None]
+        falling = corrected * 0.5 * (1 + math.cos(math.pi * step / steps))
         with torch.no_grad():
-            for part, gradient, mean, square in zip(trained, gradients, first, second, strict=True):
+            for part, rate, gradient, mean, square in zip(trained, own, gradients, first, second, strict=True):
                 mean.lerp_(gradient, 1 - DECAYS[0])
                 square.mul_(DECAYS[1]).addcmul_(gradient, gradient, value=1 - DECAYS[1])
-                part.sub_(scale * mean / (square.sqrt() + 1e-8))
+                part.sub_((falling * rate)[:, None, None] * mean / (square.sqrt() + 1e-8))
     for part in trained:
         part.requires_grad_(False)
 

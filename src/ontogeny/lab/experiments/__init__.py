@@ -15,6 +15,7 @@ from ontogeny.lab.experiments import (
     economy,
     extraction,
     newborn,
+    outerloop,
     phases,
     profile,
     rank,
@@ -41,5 +42,5 @@ ALL = (
     economy,
 )
 EXPERIMENTS: dict[str, ModuleType] = {module.NAME: module for module in ALL}
-STUDIES: dict[str, ModuleType] = {module.NAME: module for module in (selection,)}
+STUDIES: dict[str, ModuleType] = {module.NAME: module for module in (selection, outerloop)}
 GROUPS = {"theory": tuple(STUDIES)}
