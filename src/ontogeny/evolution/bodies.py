@@ -121,11 +121,13 @@ def evolved(dose: float, sizes: tuple[int, int, int], rate: float, seed: int) ->
     """The wiring that a population settles on: what most of the last survivors have.
 
     What is minimised: log₁₀ loss + dose × (share of connections present + share of units active). ``sizes``:
-    generations, offspring, inner steps. The best quarter breed, freely recombined; a bit in a genome flips.
+    generations, offspring, inner steps. The first genomes have every density from none to all. The best quarter breed,
+    freely recombined; a bit in a genome flips.
     """
     generations, offspring, steps = sizes
     rng = numpy_stream(seed, "bodies", "evolution")
-    bits, survivors = rng.random((offspring, BITS)) < 0.5, np.zeros((1, BITS), dtype=bool)
+    bits = rng.random((offspring, BITS)) < rng.random((offspring, 1))
+    survivors = bits
     for generation in range(generations):
         tasks = halves(numpy_stream(seed, "bodies", "generation", generation), TASKS)
         masks = [mask.repeat_interleave(TASKS, 0) for mask in layered(bits)]
@@ -136,7 +138,7 @@ def evolved(dose: float, sizes: tuple[int, int, int], rate: float, seed: int) ->
         survivors = bits[shares > 0]
         parents = bits[rng.choice(offspring, offspring, p=shares)].astype(float)
         bits = (recombined(rng, parents) > 0.5) ^ (rng.random(bits.shape) < 1 / BITS)
-    return survivors.mean(0, keepdims=True) > 0.5
+    return np.asarray(survivors.mean(0, keepdims=True) > 0.5)
 
 
 def pruned(rng: np.random.Generator, given: Masks, like: Masks) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ from ontogeny.evolution.pretraining import pretrained, with_subspaces
 from ontogeny.evolution.task_families import INPUTS, OUTPUTS, Family
 from ontogeny.streams import numpy_stream
 
-RANK = 4  # directions a layer that are inherited: the genome has stopped growing
+RANK = 8  # directions a layer that are inherited: the genome has stopped growing
 DONOR_TASKS = 32
 TESTS = 8
 POWERS = np.geomspace(0.05, 4.0, 80)  # exponents that fits try
@@ -21,7 +21,7 @@ def worth(width: int, donor_steps: int, steps: int, seed: int) -> dict[str, floa
     """By how much newcomers in a donor's subspaces end below those in as many random ones.
 
     The world has a direction that matters for every input, the strengths falling as a power law: there is always more
-    to find. Measured: ``gap``, log₁₀ loss random − donor at rank 4 in three layers, both losses, whether all rates are
+    to find. Measured: ``gap``, log₁₀ loss random − donor at rank 8 in three layers, both losses, whether all rates are
     inside their grids; the donor's own loss.
     """
     sizes = (INPUTS, width, width, width, OUTPUTS)

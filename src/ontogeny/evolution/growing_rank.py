@@ -36,7 +36,7 @@ class Factored:
 
 def products(genome: Genome) -> Matrices:
     """The matrices that components add up to."""
-    return np.swapaxes(genome[..., :SIDE], -1, -2) @ genome[..., SIDE:]
+    return np.asarray(np.swapaxes(genome[..., :SIDE], -1, -2) @ genome[..., SIDE:])
 
 
 def spectral(rng: np.random.Generator) -> Float[np.ndarray, "i o"]:
@@ -118,7 +118,7 @@ def searched(
             losses = landscape.loss(products(trials))
             points[..., used, :] -= speed * np.tensordot(losses, steps, 1) / (OFFSPRING * SIGMA)
         found = landscape.loss(products(points))
-    return np.nan_to_num(found, nan=np.inf)
+    return np.asarray(np.nan_to_num(found, nan=np.inf))
 
 
 def growth(landscape: str, generations: int, seed: int) -> dict[str, float]:

@@ -86,7 +86,11 @@ def inherited(generations: int, offspring: int, steps: int, seed: int) -> dict[s
         "genome": (with_subspaces(donor, SIZES), held),
         "random genome": (fresh(SIZES), held),
     }
-    found: dict[str, Any] = {"ranks": ranks, "donor loss": donor.loss, "donor resolved": float(donor.resolved)}
+    found: dict[str, Any] = {
+        "ranks": ranks,
+        "donor loss": float(np.log10(donor.loss)),
+        "donor resolved": float(donor.resolved),
+    }
     for name, (draw, genome) in arms.items():
         found |= {f"{name} {key}": value for key, value in own.tested(draw, genome, TESTS).items()}
     return found

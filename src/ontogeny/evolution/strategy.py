@@ -42,7 +42,7 @@ def random_search(
     losses = np.array([fitness(batch, some) for batch, some in enumerate(drawn)])
     best = drawn.reshape(-1, len(start))[np.argsort(losses, axis=None, kind="stable")[:offspring]]
     tried = [fitness(len(drawn) + batch, best) for batch in range(batches - len(drawn))]
-    return best[int(np.argmin(np.mean(tried, axis=0)))] if tried else best[0]
+    return np.array(best[int(np.argmin(np.mean(tried, axis=0)))] if tried else best[0])
 
 
 def blind(fitness: Fitness, start: Genes, spread: float, sizes: tuple[int, int], rng: np.random.Generator) -> Genes:

@@ -75,14 +75,13 @@ def _hyperparameters(found: Measurements) -> Answer:
     distances = [found.values(f"profile {name}", "distance").mean() for name in ("evolved", "dealt")]
     told = f"{listed(contrasts)}; beside it {listed(beside)}; evolved genes are {distances[0]:.2f} doublings from the "
     told += f"default (blindly evolved ones {distances[1]:.2f})"
-    learning = [PROFILES[name] for name in ("default", "evolved", "donor's weights")]
     compared = [arm for name, arm in PROFILES.items() if "genome" not in name]
     decisive = found.experiment.decisive
     words = [
         judge_measured([each], delta=0.0 if name.startswith("random") else COUNTS, decisive_scale=decisive)
         for name, each in contrasts.items()
     ]
-    verdict = _barred(found, learning, compared) or all_hold(words)
+    verdict = _barred(found, [PROFILES["default"]], compared) or all_hold(words)
     return Answer(told, verdict, verdict.code or "hyperparameters evolve, and weights give what they don't")
 
 
@@ -129,7 +128,7 @@ def _growing(found: Measurements) -> Answer:
         for control in ("best fixed", "shrinking")
     }
     told = f"log₁₀ loss {listed(contrasts)}"
-    learning = [(name, arm) for name in names for arm in ("best fixed", "growing")]
+    learning = [(name, "best fixed") for name in names]
     compared = [(name, arm) for name in names for arm in ("fixed 1", "fixed 4", "fixed 16", "growing", "shrinking")]
     verdict = _barred(found, learning, compared) or judge_measured(
         contrasts.values(), delta=0.05, decisive_scale=found.experiment.decisive
@@ -139,7 +138,7 @@ def _growing(found: Measurements) -> Answer:
 
 def _rule(found: Measurements) -> Answer:
     def behind(field: str, rule: str) -> PerReplicate:
-        return _of(found, ("rules", f"{field} {rule}")) - _of(found, ("rules", f"{field} evolved"))
+        return np.asarray(_of(found, ("rules", f"{field} {rule}")) - _of(found, ("rules", f"{field} evolved")))
 
     contrasts = {
         f"{rule} − evolved, {field}": simultaneous(behind(field, rule), 4)
@@ -152,7 +151,8 @@ def _rule(found: Measurements) -> Answer:
         f"{coefficient:+.2f} {term}" for coefficient, term in zip(mix, TERMS, strict=True)
     )
     arms = [("rules", f"{field} {rule}") for field in ("met", *UNMET) for rule in ("SGD", "Adam", "evolved")]
-    verdict = _barred(found, arms, arms) or judge_measured(
+    learning = [("rules", f"{field} Adam") for field in ("met", *UNMET)]
+    verdict = _barred(found, learning, arms) or judge_measured(
         contrasts.values(),
         delta=COUNTS,
         decisive_scale=found.experiment.decisive,

@@ -72,9 +72,9 @@ def profile_drawing(name: str, found: Measurements) -> Drawing:
         f"{name}-profiles",
         "Loss on new tasks with default, evolved, randomly searched and blindly evolved hyperparameters and with what "
         "is inherited of a donor; evolved genes.",
-        "Left: log₁₀ loss on tasks that no search has met, a constant's is 0. Donors were pretrained with the compute "
-        "of all inner trainings of a search. Right: ranks, initial scales and learning rates of the layers that "
-        "CMA-ES settles on, in doublings of the default, 0.",
+        "Left: log₁₀ loss on tasks that no search has met, a constant's is 0; dealt: evolved with losses dealt out at "
+        "random. Donors were pretrained with the compute of all inner trainings of a search. Right: ranks, initial "
+        "scales and learning rates of the layers that CMA-ES settles on, in doublings of the default, 0.",
         numbers="measured",
     )
 
