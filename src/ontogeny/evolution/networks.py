@@ -49,25 +49,34 @@ def parameters(layers: Sequence[Layer]) -> list[Tensor]:
 
 
 def fit(
-    trained: Sequence[Tensor], losses: Callable[[int], Losses], rates: Losses, steps: int, *, constant: bool = False
+    trained: Sequence[Tensor],
+    losses: Callable[[int], Losses],
+    rates: Losses | Sequence[Losses],
+    steps: int,
+    *,
+    decaying: bool = True,
+    ends: Losses | None = None,
 ) -> None:
-    """Adam (Kingma & Ba 2015) in place, each network at its rate, which falls to 0 along a cosine unless ``constant``.
+    """Adam (Kingma & Ba 2015) in place, each network at its rate, which falls to 0 along a cosine if it is decaying.
 
-    ``losses`` of a step: one for every network. Parameters hold networks in their first of three dimensions.
+    ``losses`` of a step: one for every network. Parameters hold networks in their first of three dimensions. ``rates``:
+    of all parameters, or of each by itself. ``ends``: how many steps each network takes, all of them if not said; then
+    it stays as it is.
     """
+    own = [rates] * len(trained) if isinstance(rates, Tensor) else rates
+    ends = torch.full_like(own[0], steps) if ends is None else ends
     first, second = ([torch.zeros_like(part) for part in trained] for _ in DECAYS)
     for part in trained:
         part.requires_grad_()
     for step in range(steps):
         gradients = torch.autograd.grad(losses(step).sum(), trained)
         corrected = math.sqrt(1 - DECAYS[1] ** (step + 1)) / (1 - DECAYS[0] ** (step + 1))
-        left = 1.0 if constant else 0.5 * (1 + math.cos(math.pi * step / steps))
-        scale = (rates * corrected * left)[:, None, None]
+        left = 0.5 * (1 + (math.pi * (step / ends).clamp(max=1)).cos()) if decaying else (step < ends).float()
         with torch.no_grad():
-            for part, gradient, mean, square in zip(trained, gradients, first, second, strict=True):
+            for part, rate, gradient, mean, square in zip(trained, own, gradients, first, second, strict=True):
                 mean.lerp_(gradient, 1 - DECAYS[0])
                 square.mul_(DECAYS[1]).addcmul_(gradient, gradient, value=1 - DECAYS[1])
-                part.sub_(scale * mean / (square.sqrt() + 1e-8))
+                part.sub_((rate * corrected * left)[:, None, None] * mean / (square.sqrt() + 1e-8))
     for part in trained:
         part.requires_grad_(False)
 

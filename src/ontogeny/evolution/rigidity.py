@@ -84,7 +84,7 @@ def train(layers: list[Layer], rates: Losses, lesson: tuple[Inputs, Targets]) ->
             late.add_(found.detach() / last)
         return found * trained
 
-    fit(parameters(layers), losses, rates, steps, constant=True)
+    fit(parameters(layers), losses, rates, steps, decaying=False)
     return late
 
 
@@ -105,7 +105,7 @@ def readapt(layers: list[Layer], rates: Losses, budget: int, seed: int) -> Neede
             needed.copy_(torch.where(left[:, None] <= goals, needed.clamp(max=max(step, 1)), needed))
         return (outputs(layers, inputs[step].expand(networks, -1, -1))[..., 0] - targets[step]).square().mean(1)
 
-    fit(parameters(layers), losses, rates, budget, constant=True)
+    fit(parameters(layers), losses, rates, budget, decaying=False)
     return needed.double().numpy()
 
 

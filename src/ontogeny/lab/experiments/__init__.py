@@ -17,6 +17,7 @@ from ontogeny.lab.experiments import (
     extraction,
     mutation,
     newborn,
+    outerloop,
     phases,
     profile,
     rank,
@@ -46,6 +47,6 @@ ALL = (
     economy,
 )
 EXPERIMENTS: dict[str, ModuleType] = {module.NAME: module for module in ALL}
-THEORY = (selection, mutation, timescales, rule, symmetry, context)
+THEORY = (selection, mutation, outerloop, timescales, rule, symmetry, context)
 STUDIES: dict[str, ModuleType] = {module.NAME: module for module in THEORY}
 GROUPS = {"theory": tuple(STUDIES)}
