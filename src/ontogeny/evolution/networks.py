@@ -48,8 +48,10 @@ def parameters(layers: Sequence[Layer]) -> list[Tensor]:
     return [part for layer in layers for part in layer]
 
 
-def fit(trained: Sequence[Tensor], losses: Callable[[int], Losses], rates: Losses, steps: int) -> None:
-    """Adam (Kingma & Ba 2015) in place, each network at its rate, which falls to 0 along a cosine.
+def fit(
+    trained: Sequence[Tensor], losses: Callable[[int], Losses], rates: Losses, steps: int, *, constant: bool = False
+) -> None:
+    """Adam (Kingma & Ba 2015) in place, each network at its rate, which falls to 0 along a cosine, or is ``constant``.
 
     ``losses`` of a step: one for every network. Parameters hold networks in their first of three dimensions.
     """
@@ -59,7 +61,8 @@ def fit(trained: Sequence[Tensor], losses: Callable[[int], Losses], rates: Losse
     for step in range(steps):
         gradients = torch.autograd.grad(losses(step).sum(), trained)
         corrected = math.sqrt(1 - DECAYS[1] ** (step + 1)) / (1 - DECAYS[0] ** (step + 1))
-        scale = (rates * corrected * 0.5 * (1 + math.cos(math.pi * step / steps)))[:, None, None]
+        share = 1.0 if constant else 0.5 * (1 + math.cos(math.pi * step / steps))
+        scale = (rates * corrected * share)[:, None, None]
         with torch.no_grad():
             for part, gradient, mean, square in zip(trained, gradients, first, second, strict=True):
                 mean.lerp_(gradient, 1 - DECAYS[0])
