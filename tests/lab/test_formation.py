@@ -25,13 +25,13 @@ EXACT = ("reached", "in time", "resolved", "looks")
 
 def settled(options: Mapping[str, Any]) -> dict[str, float]:
     """Axes are there after a tenth, and losses aren't."""
-    found = {"start": 0.3, "final": 0.6, "shuffled": 0.35, "foreign start": 0.0, "foreign final": 0.2, "bigram": 2.4}
+    found = {"start": 0.3, "final": 0.6, "shuffled": 0.35, "foreign start": 0.0, "foreign final": 0.3, "bigram": 2.4}
     found |= {"foreign shuffled": 0.1, "loss start": 4.0, "loss final": 2.0, "loss shuffled": 3.0, "resolved": 1.0}
     for share in options["shares"]:
         for kind in ("steps", "tokens"):
             name = f"{kind} {share:g}"
             there = 0.95 if share >= 0.1 else 0.5
-            found |= {name: 0.3 + 0.3 * there, f"foreign {name}": 0.2 * there, f"loss {name}": 4 - 2 * share**0.3}
+            found |= {name: 0.3 + 0.3 * there, f"foreign {name}": 0.3 * there, f"loss {name}": 4 - 2 * share**0.3}
     return found
 
 
@@ -84,9 +84,20 @@ def seen(excess: float, fitness: int = GRAIN) -> dict[str, list[float]]:
 
 def holds(condition: Condition) -> dict[str, Any]:
     """What every claim's supporter would measure."""
-    kinds = {"settling": settled, "continents": lambda _: continents(), "preference": lambda _: preferred()}
-    kinds |= {"crossing": lambda _: crossed(), "modules": lambda options: seen(0.2 if options["lethal"] else 0.05)}
-    return kinds[condition.options["compute"]](condition.options)
+    options = condition.options
+    means: dict[str, Any]
+    match options["compute"]:
+        case "settling":
+            means = dict(settled(options))
+        case "modules":
+            means = dict(seen(0.2 if options["lethal"] else 0.05))
+        case "crossing":
+            means = dict(crossed())
+        case "preference":
+            means = dict(preferred())
+        case _:
+            means = continents()
+    return means
 
 
 def planted(changes: Changes | None = None, scale: str = "laptop", noise: float = 0.003) -> Measurements:
@@ -117,7 +128,12 @@ def verdict(claim: str, found: Measurements) -> tuple[str, str]:
 
 SWAPPED = {"core": SHARES["margins"], "margins": SHARES["core"]}
 REFUTED: dict[str, list[Changes]] = {
-    "G6": [{"settling": {"steps 0.1": 0.4}}, {"settling": {"tokens 0.1": 0.5}}],
+    "G6": [
+        {"settling": {"steps 0.1": 0.4}},
+        {"settling": {"tokens 0.1": 0.5}},
+        {"settling": {"foreign steps 0.1": 0.1}},
+        {"settling": {"foreign final": 0.0, "tokens 0.1": 0.5}},  # by the twin alone
+    ],
     "G14": [
         {"modules varying lethal": seen(0.05)},
         {"modules fixed lethal": seen(0.2, 23), "modules fixed none": seen(0.2, 23)},
@@ -133,8 +149,8 @@ REFUTED: dict[str, list[Changes]] = {
 UNDECIDED: dict[str, list[tuple[str, Changes]]] = {
     "G6": [
         ("gate", {"settling": {"loss final": 2.5}}),
-        ("gate", {"settling": {"shuffled": 0.6}}),
-        ("gate", {"settling": {"start": 0.58}}),
+        ("gate", {"settling": {"shuffled": 0.6, "foreign shuffled": 0.3}}),
+        ("gate", {"settling": {"start": 0.58, "foreign final": 0.04}}),
         ("rate unresolved", {"settling": {"resolved": 0.0}}),
         ("straddles", {"settling": {"steps 0.1": 0.54}}),
     ],
@@ -172,6 +188,12 @@ def test_planted_effects_are_found(claim: str) -> None:
 def test_what_cannot_be_told_is_undecided(claim: str) -> None:
     for code, changes in UNDECIDED[claim]:
         assert verdict(claim, planted(changes)) == ("undecided", code), changes
+
+
+def test_a_reference_without_a_ceiling_is_left_out() -> None:
+    answer = formation.ANSWERS["G6"](planted({"settling": {"foreign final": 0.0, "foreign steps 0.1": 0.0}}))
+    assert answer.verdict.word == "supported"
+    assert answer.measured.count("left out") == 1
 
 
 @pytest.mark.parametrize("claim", list(formation.ANSWERS))

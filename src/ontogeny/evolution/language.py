@@ -96,7 +96,7 @@ def make_dialect(text: Text, rng: np.random.Generator) -> Dialect:
 def mark(text: Text, dialect: Dialect, agreement: tuple[float, float], rng: np.random.Generator) -> Text:
     """The text with its marks, each of which agrees with this probability, by rule."""
     triggers = dialect.triggers[:, text]
-    triggers[:, 1:] &= ~dialect.triggers.any(0)[text[:-1]]
+    triggers[:, 1:] &= ~np.logical_or(*dialect.triggers)[text[:-1]]
     triggers[:, 0] = False
     places = np.flatnonzero(triggers.any(0))
     rules = triggers[1, places].astype(int)

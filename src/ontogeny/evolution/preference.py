@@ -167,7 +167,8 @@ def looks(most: int) -> list[int]:
 
 def _moves(base: Body, later: Walk, rng: np.random.Generator) -> tuple[Body, Body, dict[str, float]]:
     """The tuned network and the one taught late, as strong in the free rule as in the other; how far axes moved."""
-    places, found = {}, {}
+    places: dict[str, int] = {}
+    found: dict[str, float] = {}
     for name, network in (("tuned", TUNED), ("late", LATE)):
         ahead = later.margins[:, network, FREE] >= later.margins[:, network, KEPT]
         place = int(np.argmax(ahead)) if ahead.any() else len(ahead) - 1
@@ -196,7 +197,8 @@ def distance(one: Body, other: Body) -> float:
 
 def _unit(shape: tuple[int, ...], rng: np.random.Generator) -> Tensor:
     drawn = tensor(rng.normal(size=shape))
-    return drawn / drawn.norm()
+    unit: Tensor = drawn / drawn.norm()
+    return unit
 
 
 def undone(path: Walk) -> dict[str, float]:

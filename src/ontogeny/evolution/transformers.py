@@ -104,7 +104,8 @@ def logits(body: Body, symbols: Windows, frame: Frame, shape: Shape) -> Logits:
         else:
             x = x + _attend(_norm(x), attention, shape.heads, length)
             x = x + _feed(_norm(x), feed_forward, shape)
-    return (_norm(x) @ frame.head.T / WIDTH**0.5).unflatten(1, (batch, length))
+    found: Tensor = (_norm(x) @ frame.head.T / WIDTH**0.5).unflatten(1, (batch, length))
+    return found
 
 
 def next_symbol_losses(body: Body, symbols: Windows, frame: Frame, shape: Shape) -> Losses:

@@ -57,7 +57,7 @@ class Settings:
 
 
 SCALES = {
-    "smoke": Settings(2, 20, (0.1, 0.3), 6, 2, 20, 8, (0.3,), 30, 16, 80, 1),
+    "smoke": Settings(2, 20, (0.1, 0.3), 4, 2, 20, 8, (0.3,), 30, 16, 40, 1),
     "laptop": Settings(10, 600, (0.01, 0.03, 0.1, 0.3), 300, 2, 500, 256, (0.1, 0.3), 400, 100, 1000, 3),
 }
 
@@ -67,13 +67,14 @@ RULES = {
     "beyond chance, 0 as for random subspaces and 1 for equal ones, mean of all matrices. Student's t intervals over "
     "replicates, as many at once as a rule has (Bonferroni). Rates are tuned on a seed of their own; one at an end of "
     "its grid decides nothing, code rate unresolved",
-    "G6": "structure settles early if a tenth of the data fixes it: of what a network's last axes agree with a twin's "
-    "(same start, other text) beyond what the untrained network's do, 0.8 is there after a tenth of the steps, and in "
-    "a network that reads a tenth of the text again and again. Two intervals of the agreement that is gained − 0.8 × "
-    "all that is to gain: supported if both lower bounds > 0, refuted if an upper bound is < 0; undecided, code gate, "
-    "unless training adds more than 0.05 to the start's agreement and the text's order more than 0.05 to what "
-    "shuffled text gives (two lower bounds), and the model beats bigrams. Beside it the loss's shares, and agreement "
-    "with a network of another start",
+    "G6": "structure settles early if a tenth of the data fixes it: of what a network's last axes agree with those of "
+    "a network on other text, 0.8 is there after a tenth of the steps, and in a network that reads a tenth of the "
+    "text again and again. That network is a twin with the same start, of whose agreement that with the untrained "
+    "network is subtracted, or one with a start of its own. Four intervals of the agreement that is gained − 0.8 × "
+    "all that is to gain: supported if all lower bounds > 0, refuted if an upper bound is < 0. A reference is left "
+    "out, undecided with code gate if both are, unless training adds more than 0.05 of agreement and the text's order "
+    "more than 0.05 to what shuffled text gives (lower bounds); code gate too unless the model beats bigrams. Beside "
+    "it the loss's shares",
     "G14": "modularity Q of evolved networks beyond that of their degree-preserving rewirings, lethal threshold − "
     "none, at equal fitness: the highest that both reach in a replicate, with a fixed goal and with varying ones (two "
     "intervals). Supported if both lower bounds > 0.05, refuted if an upper bound is < 0.05; undecided, code gate, if "
@@ -127,7 +128,7 @@ COMPUTE = {
 def compute(options: Mapping[str, Any], seed: int) -> Mapping[str, Any]:
     """What one condition measures."""
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
-    function: Any = COMPUTE[given.pop("compute")]
+    function: Any = COMPUTE[str(given.pop("compute"))]
     return dict(function(**given, seed=seed))
 
 

@@ -18,6 +18,7 @@ from ontogeny.lab.study import (
 )
 
 TENTH, SETTLED = 0.1, 0.8
+REFERENCES = {"twin, same start": "", "network of another start": "foreign "}
 LEAST = 0.05  # of agreement: below it there is nothing to settle, or to share out
 
 
@@ -42,26 +43,34 @@ def loss_gained(found: Measurements, name: str) -> PerReplicate:
 
 
 def _settles(found: Measurements) -> Answer:
-    whole = gained(found, "final")
-    kinds = {"steps": f"steps {TENTH:g}", "tokens": f"tokens {TENTH:g}"}
-    ahead = {f"of the {kind}": simultaneous(gained(found, name) - SETTLED * whole, 2) for kind, name in kinds.items()}
-    means = [
-        f"{kind} {gained(found, name).mean() / whole.mean():.2f} (of the loss's gain "
-        f"{loss_gained(found, name).mean() / loss_gained(found, 'final').mean():.2f})"
-        for kind, name in kinds.items()
+    ahead: list[Interval] = []
+    told: list[str] = []
+    for name, against in REFERENCES.items():
+        whole = gained(found, "final", against)
+        early = {kind: gained(found, f"{kind} {TENTH:g}", against) for kind in ("steps", "tokens")}
+        beyond = {kind: simultaneous(gain - SETTLED * whole, 4) for kind, gain in early.items()}
+        real = {
+            "by training": simultaneous(whole, 4),
+            "by the text's order": simultaneous(whole - gained(found, "shuffled", against), 4),
+        }
+        told.append(f"{name}: agreement {listed(real)}; by a tenth, beyond {SETTLED} of it: {listed(beyond)}")
+        if min(i.low for i in real.values()) > LEAST:
+            ahead += beyond.values()
+            told[-1] += "; shares " + ", ".join(f"{k} {gain.mean() / whole.mean():.2f}" for k, gain in early.items())
+        else:
+            told[-1] += "; left out, too little to settle"
+    lower = [
+        f"{kind} {loss_gained(found, f'{kind} {TENTH:g}').mean() / loss_gained(found, 'final').mean():.2f}"
+        for kind in ("steps", "tokens")
     ]
-    real = {
-        "training": simultaneous(whole, 2),
-        "the text's order": simultaneous(whole - gained(found, "shuffled"), 2),
-    }
-    told = f"settled by a tenth of the {', of the '.join(means)}; beyond {SETTLED} of all: {listed(ahead)}; "
-    told += f"agreement that comes by {listed(real)}; the start's {found.values('settling', 'start').mean():+.3f}; "
-    foreign = [f"{name} {found.values('settling', f'foreign {name}').mean():+.3f}" for name in ("start", "final")]
-    told += f"with a network of another start {', '.join(foreign)}"
+    told.append(
+        f"shares of the loss's gain: {', '.join(lower)}; the start's own agreement "
+        f"{found.values('settling', 'start').mean():+.3f}"
+    )
     learnt = (found.values("settling", "bigram") - found.values("settling", "loss final")).mean() > 0
-    gate = bool(learnt) and min(i.low for i in real.values()) > LEAST
-    verdict = _judged(found, list(ahead.values()), 0.0, gate, "settling")
-    return Answer(told, verdict, verdict.code or "after a tenth of the steps, and of the text")
+    unmeant = [simultaneous(gained(found, "final"), 4)]  # an interval to judge where no reference has a ceiling
+    verdict = _judged(found, ahead or unmeant, 0.0, bool(learnt) and bool(ahead), "settling")
+    return Answer("; ".join(told), verdict, verdict.code or "after a tenth of the steps, and of the text")
 
 
 def shares(found: Measurements, part: str, component: str) -> Float[np.ndarray, "replicates sites"]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,7 @@ COLOURS = ("#999999", "#0072B2", "#E69F00", "#009E73")  # of all components but 
 def draw_settling(found: Measurements) -> Figure:
     """Agreement with the twin and with a network of another start, and losses, by share of steps and of text."""
     figure, (row,) = canvas(
-        "How much of the structure is there, by share of the data", study_line(found), 3.2, 1, 2, sharey=True
+        "How much of the structure is there, by share of the data", study_line(found), 3.5, 1, 2, sharey=True
     )
     each = {condition.name: condition.options for condition in found.experiment.conditions}["settling"]["shares"]
     for ax, kind in zip(row, ("steps", "tokens"), strict=True):
@@ -39,8 +38,10 @@ def draw_settling(found: Measurements) -> Figure:
             low, high = [i.low for i in intervals], [i.high for i in intervals]
             ax.fill_between([*each, 1.0], low, high, color=colour, alpha=0.15)
             ax.plot([*each, 1.0], [i.mean for i in intervals], color=colour, marker=marker, markersize=4, label=label)
-        _share(ax, gained(found, "shuffled").mean() / gained(found, "final").mean(), ":", "shuffled text, twin")
-        _share(ax, SETTLED, "--", "settled: 0.8")
+            if quantity is not loss_gained:
+                height = quantity(found, "shuffled").mean() / whole.mean()
+                ax.axhline(height, color=colour, linestyle=":", linewidth=1, label=None)
+        ax.axhline(SETTLED, color=GREY, linestyle="--", linewidth=1, label="settled: 0.8")
         ax.set_xscale("log")
         ax.set_xticks([*each, 1.0], [f"{100 * share:g} %" for share in (*each, 1.0)])
         ax.minorticks_off()
@@ -50,15 +51,17 @@ def draw_settling(found: Measurements) -> Figure:
     return figure
 
 
-def _share(ax: Any, height: float, dashes: str, label: str) -> None:
-    ax.axhline(height, color=GREY, linestyle=dashes, linewidth=1, label=label)
-
-
 @styled
 def draw_shares(found: Measurements) -> Figure:
     """Variance components of the core and of the margins, by layer and role; the seed's is the rest to 1."""
     figure, (row,) = canvas(
-        "What the axes owe to what", study_line(found), 4.2, 1, len(PARTS), sharey=True, sharex=True
+        "What the axes owe to what",
+        study_line(found).replace("95 % intervals", "means"),
+        4.2,
+        1,
+        len(PARTS),
+        sharey=True,
+        sharex=True,
     )
     heights = np.arange(len(SITES)) + np.array([0.6 * layer for layer, _ in SITES])
     for ax, part in zip(row, PARTS, strict=True):
@@ -69,7 +72,7 @@ def draw_shares(found: Measurements) -> Figure:
             left = left + width
         ax.set_title(f"{part}: axes {PARTS[part][0] + 1} to {PARTS[part][1]}", loc="left")
         ax.set_xlabel("share of the variance")
-        ax.set_xlim(0)
+    row[0].set_xlim(0, 1.03 * max(bar.get_x() + bar.get_width() for ax in row for bar in ax.patches))
     row[0].set_yticks(heights, [f"{role} {layer + 1}" for layer, role in SITES])
     row[0].invert_yaxis()
     figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower left", ncols=4, frameon=False)
@@ -88,7 +91,7 @@ def settling_drawing(name: str, found: Measurements) -> Drawing:
         "What training adds to the agreement of a network's axes with those of a network on other text, as a share of "
         "what it has added in the end: with the same start, whose own part is subtracted, and with another. Left: "
         "after a share of the steps. Right: of networks that read a share of the text for all steps. Black: the same "
-        "of the held-out loss.",
+        "of the held-out loss. Dotted: of networks on shuffled text.",
         numbers="measured",
     )
 
