@@ -15,6 +15,7 @@ from ontogeny.lab.experiments import (
     development,
     economy,
     extraction,
+    formation,
     mutation,
     newborn,
     outerloop,
@@ -47,6 +48,6 @@ ALL = (
     economy,
 )
 EXPERIMENTS: dict[str, ModuleType] = {module.NAME: module for module in ALL}
-THEORY = (selection, mutation, outerloop, timescales, rule, symmetry, context)
+THEORY = (selection, mutation, outerloop, timescales, rule, symmetry, formation, context)
 STUDIES: dict[str, ModuleType] = {module.NAME: module for module in THEORY}
 GROUPS = {"theory": tuple(STUDIES)}
