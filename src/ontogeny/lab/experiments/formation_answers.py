@@ -135,6 +135,7 @@ def _tuned(found: Measurements, cell: str) -> tuple[Verdict, str]:
         f"{values(f'{way} undone kept').mean():.0f} and {values(f'{way} undone free').mean():.0f} steps ({label})"
         for way, label in (("tuned", "pretrained and tuned"), ("late", "and taught late"), ("absent", "without marks"))
     )
+    told += f"; {values('late reached').mean():.0%} of those taught late as strong as the pretrained rule in time"
     equal = simultaneous(values("tuned free") - values("tuned kept"), 3)
     free = simultaneous(values("margin free"), 3)
     gate = all(
