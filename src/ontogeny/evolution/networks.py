@@ -48,18 +48,29 @@ def parameters(layers: Sequence[Layer]) -> list[Tensor]:
     return [part for layer in layers for part in layer]
 
 
-def fit(trained: Sequence[Tensor], losses: Callable[[int], Losses], rates: Losses, steps: int) -> None:
-    """Adam (Kingma & Ba 2015) in place, each network at its rate, which falls to 0 along a cosine.
+def fit(
+    trained: Sequence[Tensor],
+    losses: Callable[[int], Losses],
+    rates: Losses,
+    steps: int,
+    *,
+    ends: Losses | None = None,
+    decaying: bool = True,
+) -> None:
+    """Adam (Kingma & Ba 2015) in place, each network at its rate, which falls to 0 along a cosine if it is decaying.
 
-    ``losses`` of a step: one for every network. Parameters hold networks in their first of three dimensions.
+    ``losses`` of a step: one for every network. Parameters hold networks in their first of three dimensions. ``ends``:
+    how many steps each network takes, all of them if not said; then it stays as it is.
     """
+    ends = torch.full_like(rates, steps) if ends is None else ends
     first, second = ([torch.zeros_like(part) for part in trained] for _ in DECAYS)
     for part in trained:
         part.requires_grad_()
     for step in range(steps):
         gradients = torch.autograd.grad(losses(step).sum(), trained)
         corrected = math.sqrt(1 - DECAYS[1] ** (step + 1)) / (1 - DECAYS[0] ** (step + 1))
-        scale = (rates * corrected * 0.5 * (1 + math.cos(math.pi * step / steps)))[:, None, None]
+        left = 0.5 * (1 + (math.pi * (step / ends).clamp(max=1)).cos()) if decaying else (step < ends).float()
+        scale = (rates * corrected * left)[:, None, None]
         with torch.no_grad():
             for part, gradient, mean, square in zip(trained, gradients, first, second, strict=True):
                 mean.lerp_(gradient, 1 - DECAYS[0])

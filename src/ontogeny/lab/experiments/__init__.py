@@ -9,6 +9,7 @@ from types import ModuleType
 from ontogeny.lab.experiments import (
     convergence,
     corpora,
+    critical,
     crossmodal,
     data,
     development,
@@ -41,5 +42,5 @@ ALL = (
     economy,
 )
 EXPERIMENTS: dict[str, ModuleType] = {module.NAME: module for module in ALL}
-STUDIES: dict[str, ModuleType] = {module.NAME: module for module in (selection,)}
+STUDIES: dict[str, ModuleType] = {module.NAME: module for module in (selection, critical)}
 GROUPS = {"theory": tuple(STUDIES)}
