@@ -9,7 +9,6 @@ from ontogeny.evolution.axes import cores, leading_axes, random_axes, shared, un
 from ontogeny.evolution.networks import fit, tensor
 from ontogeny.evolution.senses import NOISE, PIXELS, SHIFTS, TESTED, UNMOVED, digits
 from ontogeny.evolution.windows import Life, dominance, grow_up, lives, scored, two_eyes, two_skills
-from ontogeny.streams import numpy_stream
 
 RNG = np.random.default_rng(0)
 
@@ -79,7 +78,7 @@ def test_a_network_stops_at_its_own_end() -> None:
         part = torch.zeros(3, 1, 1)
         ends = torch.tensor([2.0, 4.0, 6.0])
         rates = torch.full((3,), 0.1)
-        trail = []
+        trail: list[torch.Tensor] = []
 
         def losses(step: int, part: torch.Tensor = part, trail: list[torch.Tensor] = trail) -> torch.Tensor:
             trail.append(part.detach().flatten().clone())
@@ -144,7 +143,6 @@ def test_deprivation_is_measured_by_onset_and_length() -> None:
         assert ("dominance" in found) == (kind == "eye")
         assert found["alone"][0][0] != found["alone"][0][1]
     world = two_eyes(7)
-    assert numpy_stream(7, "x").random() == numpy_stream(7, "x").random()
     dense = windows.axes_for("dense", world, 0.01, 3, 7)
     assert dense == [None] * 3
     genome = windows.axes_for("genome", world, 0.01, 3, 7)

@@ -22,7 +22,7 @@ def deprived(top: float, harms: list[float], lengths: int) -> list[list[float]]:
 
 
 def falling(early: float, late: float, onsets: int) -> list[float]:
-    return np.linspace(early, late, onsets).tolist()
+    return [float(harm) for harm in np.linspace(early, late, onsets)]
 
 
 def holds(condition: Condition) -> dict[str, Any]:

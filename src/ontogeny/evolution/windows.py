@@ -159,7 +159,7 @@ def axes_for(arm: str, world: World, rate: float, steps: int, seed: int) -> list
         return [None] * len(start)
     if arm == "random":
         rng = numpy_stream(seed, "random axes")
-        return [*(random_axes(*weights.shape, RANK, rng) for weights in start[:-1]), None]
+        return [*(random_axes(len(w), w.shape[1], RANK, rng) for w in start[:-1]), None]
     nothing: list[Axes | None] = [None] * len(start)
     donor = grow_up(world, cores(start, nothing, 1), nothing, [Life(0, 0, steps)], torch.tensor([rate]), "donor's life")
     return [*(leading_axes(weights[0], RANK) for weights, _ in donor[:-1]), None]
@@ -183,7 +183,8 @@ def dominance(layers: Sequence[Layer], images: Images) -> Losses:
     covariance = torch.from_numpy(np.cov(images.moved.reshape(-1, PIXELS).T)).float()
     weights = layers[0][0]
     left, right = (((half.mT @ covariance) * half.mT).sum(-1).sqrt() for half in weights.split(PIXELS, 1))
-    return ((right - left) / (right + left)).mean(1)
+    index: Losses = ((right - left) / (right + left)).mean(1)
+    return index
 
 
 def deprivation(

@@ -56,9 +56,9 @@ def draw_senses(found: Measurements) -> Figure:
     """Four panels of named intervals, one a claim."""
     figure, axes = canvas("Senses, codes, early items, missing senses", study_line(found), 5.2, 2, 2)
     worlds, codes, items, missing = axes.ravel()
-    quantities = {"": "cka", " untrained": "cka untrained"}
-    rows = [(k + more, found.values(f"channels {k}", q)) for k in CHANNELS for more, q in quantities.items()]
-    _rows(worlds, [rows], ("senses",), "CKA, within − between")
+    quantities = {"trained": "cka", "untrained": "cka untrained"}
+    sets = [[(kind, found.values(f"channels {kind}", what)) for kind in CHANNELS] for what in quantities.values()]
+    _rows(worlds, sets, tuple(quantities), "CKA, within − between")
     told = ("permuted", *CODES, "dealt")
     sets = [[(code, found.values("codes", f"{what} {code}")) for code in told] for what in ("cka", "left over")]
     _rows(codes, sets, ("CKA", "left over"), "from pixels, beyond seeds")
@@ -96,10 +96,8 @@ def _rows(ax: Any, sets: Sequence[Sequence[Row]], labels: Sequence[str], quantit
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
     ax.set_xlabel(quantity)
-    if len(sets) > 1:
-        ax.legend(
-            loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, handletextpad=0.2, columnspacing=0.8
-        )
+    place = {"loc": "lower right", "bbox_to_anchor": (1.08, 0.98)}
+    ax.legend(**place, ncols=2, frameon=False, handletextpad=0.1, columnspacing=0.8)
 
 
 def windows_drawing(name: str, found: Measurements) -> Drawing:
