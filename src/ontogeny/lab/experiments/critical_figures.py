@@ -96,8 +96,8 @@ def _rows(ax: Any, sets: Sequence[Sequence[Row]], labels: Sequence[str], quantit
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
     ax.set_xlabel(quantity)
-    place = {"loc": "lower right", "bbox_to_anchor": (1.08, 0.98)}
-    ax.legend(**place, ncols=2, frameon=False, handletextpad=0.1, columnspacing=0.8)
+    above = (1.08, 0.98)
+    ax.legend(loc="lower right", bbox_to_anchor=above, ncols=2, frameon=False, handletextpad=0.1, columnspacing=0.8)
 
 
 def windows_drawing(name: str, found: Measurements) -> Drawing:
