@@ -14,9 +14,10 @@ from planted import plant
 from reported import outlined
 
 from ontogeny.canonical import digest, plain
+from ontogeny.evolution.representations import linear_alignment
 from ontogeny.files import read_json, write_json
 from ontogeny.genome.compare import overlap
-from ontogeny.lab.comparisons import divergence, linear_alignment
+from ontogeny.lab.comparisons import divergence
 from ontogeny.lab.conduct import comparisons, evaluated_runs
 from ontogeny.lab.experiment import Experiment, Run
 from ontogeny.lab.experiments import development

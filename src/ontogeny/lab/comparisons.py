@@ -1,6 +1,5 @@
 """Two trained networks side by side: how far their predictions and their representations agree (E14)."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ontogeny.canonical import digest
+from ontogeny.evolution.representations import linear_alignment
 from ontogeny.files import read_json, write_json
 from ontogeny.lab.experiment import Run
 from ontogeny.lab.networks import Lab, trained_network
@@ -76,21 +76,3 @@ def _beside(models: list[nn.Module], ids: Int[Tensor, "windows length"]) -> dict
 def divergence(p: Float[Tensor, "n vocabulary"], q: Float[Tensor, "n vocabulary"]) -> float:
     """The mean of KL(p‖q) and KL(q‖p) of two log-probabilities, nats a token."""
     return float((0.5 * (p.exp() - q.exp()) * (p - q)).sum(-1).mean())
-
-
-def linear_alignment(x: Float[Tensor, "n d"], y: Float[Tensor, "n e"]) -> float:
-    """Linear CKA (Kornblith et al. 2019, arXiv:1905.00414), debiased: unrelated features have 0, not about d/n.
-
-    HSIC(x, y) / √(HSIC(x, x) HSIC(y, y)) with the unbiased HSIC, as in Nguyen et al. 2021 (arXiv:2010.15327).
-    """
-    x, y = x - x.mean(0), y - y.mean(0)  # HSIC doesn't change, its terms get smaller
-    return _independence(x, y) / math.sqrt(_independence(x, x) * _independence(y, y))
-
-
-def _independence(x: Float[Tensor, "n d"], y: Float[Tensor, "n e"]) -> float:
-    """n(n − 3) times the unbiased HSIC of centred features (Song et al. 2012, JMLR 13), from K = XXᵀ, L = YYᵀ without
-    their diagonals: tr KL + 1ᵀK1·1ᵀL1 / ((n − 1)(n − 2)) − 2/(n − 2)·1ᵀKL1. Centred, K1 is minus K's diagonal.
-    """
-    n, of_x, of_y = len(x), x.square().sum(1), y.square().sum(1)
-    trace = (x.T @ y).square().sum() - of_x @ of_y
-    return float(trace + of_x.sum() * of_y.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (of_x @ of_y))

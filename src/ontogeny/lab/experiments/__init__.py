@@ -10,6 +10,7 @@ from ontogeny.lab.experiments import (
     context,
     convergence,
     corpora,
+    critical,
     crossmodal,
     data,
     development,
@@ -48,6 +49,6 @@ ALL = (
     economy,
 )
 EXPERIMENTS: dict[str, ModuleType] = {module.NAME: module for module in ALL}
-THEORY = (selection, mutation, outerloop, timescales, rule, symmetry, formation, context)
+THEORY = (selection, mutation, outerloop, critical, timescales, rule, symmetry, formation, context)
 STUDIES: dict[str, ModuleType] = {module.NAME: module for module in THEORY}
 GROUPS = {"theory": tuple(STUDIES)}
