@@ -14,6 +14,7 @@ from ontogeny.lab.experiments import (
     development,
     economy,
     extraction,
+    learning,
     newborn,
     phases,
     profile,
@@ -41,5 +42,5 @@ ALL = (
     economy,
 )
 EXPERIMENTS: dict[str, ModuleType] = {module.NAME: module for module in ALL}
-STUDIES: dict[str, ModuleType] = {module.NAME: module for module in (selection,)}
+STUDIES: dict[str, ModuleType] = {module.NAME: module for module in (selection, learning)}
 GROUPS = {"theory": tuple(STUDIES)}
