@@ -72,6 +72,17 @@ def test_a_search_ends_with_the_first_network_at_the_target() -> None:
     torch.testing.assert_close(found.points[1], start[1])
 
 
+def test_what_diverges_is_kept_as_it_was() -> None:
+    sizes, rng = ARCHITECTURES["two"], np.random.default_rng(0)
+    inputs, labels, _ = worlds(0, 60, 50)
+    start = tensor(flat(sizes, rng)).expand(2, -1)
+    problems = Problems(start, inputs, labels, batches(rng, 60, 30, 30).expand(2, -1, -1))
+    found = search_to("SGD", sizes, problems, torch.tensor([1e6, 1e-3]), 0.0, rng)
+    assert found.points.isfinite().all()
+    assert found.losses.isfinite().all()
+    assert found.steps.isinf().all()
+
+
 def test_worlds_share_no_digits_and_probes_no_images() -> None:
     inputs, labels, held = worlds(3, 100, 400)
     assert held.shape == (400, 16)

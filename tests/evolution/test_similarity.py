@@ -31,6 +31,11 @@ def test_kernels_product_is_debiased_cka() -> None:
     assert alike(centred_kernel(x), centred_kernel(turned)) == pytest.approx(1, abs=1e-12)
 
 
+def test_rows_that_are_all_one_are_like_nothing() -> None:
+    dead, other = (centred_kernel(one) for one in (np.full((60, 7), 0.3), drawn(0)))
+    assert alike(dead, dead) == alike(dead, other) == beyond(dead, other, other * 0.5) == 0
+
+
 def test_unrelated_features_have_no_similarity_in_the_mean() -> None:
     pairs = [(drawn(2 * i, features=40), drawn(2 * i + 1, features=40)) for i in range(200)]
     assert abs(np.mean([alike(centred_kernel(x), centred_kernel(y)) for x, y in pairs])) < 0.01

@@ -26,6 +26,7 @@ BLOCKS = 2
 KERNEL = 9  # entries of a 3 × 3 kernel
 PATCH = 2  # pixels
 GRID = 4  # patches a side, for both networks: what the convolutional one pools to
+JUDGES = 400  # held-out images that a rate is chosen by
 REACH = 2 * GRID - 1  # offsets between patches in one direction, −3 … 3
 MATRICES = {"query": "qkv", "key": "qkv", "value": "qkv", "out": "out", "up": "up", "down": "down"}  # of a block
 
@@ -177,7 +178,7 @@ def tuned_rate(kind: str, examples: int, steps: int, batch: int) -> tuple[float,
     """
     pixels, labels = digits()
     order = numpy_stream(TUNING, "images").permutation(len(labels))
-    learnt, held = order[:examples], order[examples:]
+    learnt, held = order[:examples], order[examples : examples + JUDGES]
     network = stacked([KINDS[kind].fresh(numpy_stream(TUNING, kind))] * len(RATES))
     shown = batches(numpy_stream(TUNING, "batches"), examples, batch, steps).expand(len(RATES), -1, -1)
     targets = one_hot(labels[learnt]).expand(len(RATES), -1, -1)

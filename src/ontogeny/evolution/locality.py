@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from ontogeny.evolution.digit_networks import (
     BLOCKS,
     HEADS,
+    JUDGES,
     KERNEL,
     KINDS,
     MATRICES,
@@ -200,7 +201,7 @@ def learners_rate(arm: str, size: int, examples: int, pool: int, steps: int, bat
     pixels, labels = digits()
     options = {"examples": examples, "pool": pool, "steps": steps, "batch": batch}
     network = learners(arm, [size] * len(RATES), RATES, **options, seed=TUNING)
-    held = images(TUNING, examples, pool)[2]
+    held = images(TUNING, examples, pool)[2][:JUDGES]
     return best_of("vit", network, pixels[held], labels[held])
 
 

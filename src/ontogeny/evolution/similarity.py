@@ -14,15 +14,17 @@ def centred_kernel(features: Features) -> Pairs:
     """XXᵀ without its diagonal, U-centred (Székely & Rizzo 2014). ⟨K, L⟩ of two is debiased linear CKA.
 
     Unrelated features have 0 in the mean however many there are (Song et al. 2012; Kornblith et al. 2019; Murphy et al.
-    2024).
+    2024). Where all rows are one, as in a network whose units are dead, it is 0 and so is every similarity.
     """
+    size = (features**2).sum()
     features = features - features.mean(0)  # changes nothing but the terms' size
     kernel = features @ features.T
     np.fill_diagonal(kernel, 0.0)
     n, sums = len(kernel), kernel.sum(0)
     kernel += sums.sum() / ((n - 1) * (n - 2)) - (sums[:, None] + sums[None]) / (n - 2)
     np.fill_diagonal(kernel, 0.0)
-    return np.asarray(kernel / np.linalg.norm(kernel))
+    norm = np.linalg.norm(kernel)
+    return np.asarray(kernel / norm if norm > 1e-12 * size else np.zeros_like(kernel))
 
 
 def neighbours(features: Features, k: int) -> Pairs:

@@ -136,7 +136,7 @@ def superposition(
     fresh = [_hidden(before, 0, one[0]) for one in seen]
     found = {
         "resolved": float(resolved),
-        "gain": min(_gain(layers, i, seen[kind], worlds[kind]) for i, kind in ((0, 0), (2, 1))),
+        "gain": min(_gain(layers, i, seen[kind], worlds[kind][1]) for i, kind in ((0, 0), (2, 1))),
     }
     found |= _worlds(hidden, fresh, dealt, directions, seed)
     return found | _tokens([hidden[0], *hidden[3 : 3 + dealt]], fresh[0], seen[0][2], directions, seed)
@@ -150,11 +150,11 @@ def _hidden(layers: Sequence[Layer], network: int, inputs: Float[np.ndarray, "ro
 
 
 @torch.no_grad()
-def _gain(layers: Sequence[Layer], network: int, seen: Text, learnt: Text) -> float:
+def _gain(layers: Sequence[Layer], network: int, seen: Text, learnt: Int[np.ndarray, " _"]) -> float:
     """Nats by which a network's held-out loss is below what the characters' frequencies reach."""
     own = [(weights[network : network + 1], biases[network : network + 1]) for weights, biases in layers]
     loss = _cross_entropy(outputs(own, tensor(seen[0])[None]), torch.from_numpy(seen[1])[None])
-    counts = np.bincount(learnt[1], minlength=len(ALPHABET)) + 1
+    counts = np.bincount(learnt, minlength=len(ALPHABET)) + 1
     return float(-np.log(counts / counts.sum())[seen[1]].mean() - float(loss[0]))
 
 

@@ -60,8 +60,8 @@ class Settings:
 
 SCALES = {
     "smoke": Settings(
-        2, examples=200, probes=200, steps=6, batch=8, sizes=(25, 50, 100), accuracy=0.2, rows=60, target=1.2, limit=30,
-        characters=2000, reading=20, held=4000, directions=2, dealt=2,
+        2, examples=100, probes=100, steps=3, batch=4, sizes=(10, 20), accuracy=0.2, rows=60, target=1.2, limit=10,
+        characters=2000, reading=10, held=2000, directions=2, dealt=2,
     ),
     "laptop": Settings(
         10, examples=1000, probes=500, steps=300, batch=32, sizes=(25, 50, 100, 200, 400), accuracy=0.6,

@@ -49,9 +49,10 @@ def draw_likeness(found: Measurements) -> Figure:
             _dots(ax, intervals, at, measure)
         ax.set_yticks(range(len(rows)), list(rows.values()))
         ax.invert_yaxis()
+        ax.set_xlim(-0.1, 1.05)
         ax.set_xlabel("similarity")
     axes[0].set_title("architectures", loc="left")
-    axes[1].set_title("searchers, at one loss", loc="left")
+    axes[1].set_title("searchers", loc="left")
     figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower left", ncols=3, frameon=False)
     return figure
 
