@@ -1,5 +1,6 @@
 """What a transformer's start takes from a convolutional network, and how many images that saves."""
 
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_samples_are_read_off_between_sizes() -> None:
 
 
 def test_an_arm_is_tuned_trained_and_counted() -> None:
-    options = {"sizes": (10, 20), "accuracy": 0.2, "examples": 200, "steps": 8, "batch": 8, "seed": 0}
+    options: dict[str, Any] = {"sizes": (10, 20), "accuracy": 0.2, "examples": 200, "steps": 8, "batch": 8, "seed": 0}
     with patch.object(locality, "tuned_rate", return_value=(0.01, True)):
         found = inherit(arm="profile", **options)
         with patch.object(locality, "learners_rate", return_value=(0.01, True)):

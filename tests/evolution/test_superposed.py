@@ -22,7 +22,7 @@ def rows(seed: int, places: list[int]) -> np.ndarray:
     """Features that vary along these places much more than elsewhere."""
     scale = np.full(10, 0.1)
     scale[places] = [3.0, 2.0]
-    return np.random.default_rng(seed).normal(size=(400, 10)) * scale
+    return np.asarray(np.random.default_rng(seed).normal(size=(400, 10)) * scale)
 
 
 def test_worlds_apart_and_worlds_together() -> None:

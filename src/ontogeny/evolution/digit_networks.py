@@ -76,7 +76,8 @@ def cnn_features(network: Mapping[str, Tensor], images: Images) -> Features:
         kernels = weights.transpose(1, 2).reshape(n * outputs, inputs // KERNEL, 3, 3)
         x = F.relu(F.conv2d(x, kernels, network[f"{name} bias"].reshape(-1), padding=1, groups=n))
         x = F.avg_pool2d(x, PATCH) if name == "first" else x
-    return x.mean((2, 3)).unflatten(1, (len(images), WIDTH)).transpose(0, 1)
+    means: Tensor = x.mean((2, 3)).unflatten(1, (len(images), WIDTH))
+    return means.transpose(0, 1)
 
 
 def vit_features(network: Mapping[str, Tensor], images: Images) -> Features:
@@ -105,7 +106,8 @@ def _attention(
 
 
 def _times(x: Float[Tensor, "networks rows patches i"], weights: Float[Tensor, "networks i o"]) -> Tensor:
-    return torch.bmm(x.flatten(1, 2), weights).unflatten(1, x.shape[1:3])
+    product: Tensor = torch.bmm(x.flatten(1, 2), weights).unflatten(1, x.shape[1:3])
+    return product
 
 
 @functools.cache

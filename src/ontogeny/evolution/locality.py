@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,7 +75,7 @@ def random_profile(wanted: float, rng: np.random.Generator) -> Profile:
     z = rng.normal(size=REACH**2)
     sharpness = brentq(lambda beta: entropy(softmax(beta * z) + 1e-12) - wanted, 0.0, 100.0)
     found: Profile = softmax(sharpness * z) + 1e-12
-    return found / found.sum()
+    return np.asarray(found / found.sum())
 
 
 def channel_subspaces(weights: Float[np.ndarray, "inputs outputs"], rank: int) -> tuple[Basis, Basis]:
@@ -207,7 +208,7 @@ def learners_rate(arm: str, size: int, examples: int, pool: int, steps: int, bat
 
 def inherit(
     *, arm: str, sizes: Sequence[int], accuracy: float, examples: int, steps: int, batch: int, seed: int
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Accuracy on test images by the number of images learnt, and log₂ of the number that an accuracy takes.
 
     ``examples``: of the convolutional network, none of which an arm sees. ``within``: whether the accuracy is crossed

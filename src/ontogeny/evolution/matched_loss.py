@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice, pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -234,7 +235,7 @@ def tuned(searcher: str, architecture: str, rows: int, batch: int, limit: int, t
     return SAFE * float(rates[at]), bool(found.steps[at].isfinite()) and 0 < at < n - 1
 
 
-def interchangeable(*, rows: int, probes: int, batch: int, limit: int, target: float, seed: int) -> dict[str, object]:
+def interchangeable(*, rows: int, probes: int, batch: int, limit: int, target: float, seed: int) -> dict[str, Any]:
     """Searchers × worlds × architectures × seeds, all at the same loss: how alike networks are, by what they share.
 
     Of every measure M "M within": two seeds of one searcher in one world; "M between": two searchers; "M other": one
@@ -243,7 +244,7 @@ def interchangeable(*, rows: int, probes: int, batch: int, limit: int, target: f
     """
     inputs, labels, held = worlds(seed, rows, probes)
     cells, told = [], []
-    gates: dict[str, object] = {}
+    gates: dict[str, Any] = {}
     for architecture, sizes in ARCHITECTURES.items():
         starts = [flat(sizes, numpy_stream(seed, "start", architecture, twin)) for twin in range(2)]
         cases = [(world, twin) for world in range(2) for twin in range(2)]
@@ -279,7 +280,7 @@ def _features(points: Points, held: Tensor, sizes: Sequence[int]) -> list[dict[s
     ]
 
 
-def _compared(cells: Int[np.ndarray, "networks 4"], told: Sequence[dict[str, np.ndarray]]) -> dict[str, object]:
+def _compared(cells: Int[np.ndarray, "networks 4"], told: Sequence[dict[str, np.ndarray]]) -> dict[str, Any]:
     same = {name: np.equal.outer(levels, levels) for name, levels in zip(FACTORS, cells.T, strict=True)}
     fair = same["architecture"] & ~same["seed"]
     kinds = {
@@ -287,7 +288,7 @@ def _compared(cells: Int[np.ndarray, "networks 4"], told: Sequence[dict[str, np.
         "between": fair & ~same["searcher"] & same["data"],
         "other": fair & same["searcher"] & ~same["data"],
     }
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     levels = {name: column.tolist() for name, column in zip(FACTORS, cells.T, strict=True)}
     for measure in MEASURES:
         vectors = np.stack([one[measure].ravel() for one in told])

@@ -54,7 +54,7 @@ def beyond(first: Pairs, second: Pairs, shared: Pairs) -> float:
 
 def permuted(pairs: Pairs, rows: Int[np.ndarray, " rows"]) -> Pairs:
     """The same of features whose rows stand in this order."""
-    return pairs[np.ix_(rows, rows)]
+    return np.asarray(pairs[np.ix_(rows, rows)])
 
 
 def within_groups(groups: Int[np.ndarray, " rows"], rng: np.random.Generator) -> Int[np.ndarray, " rows"]:

@@ -92,7 +92,8 @@ def _likenesses(
         drawn = []
         for _ in range(PERMUTATIONS):
             rows = within_groups(groups, rng)
-            drawn.append(_between(seen, "trained", lambda x, y, rows=rows: measure(x, permuted(y, rows))))
+            moved = {which: permuted(one, rows) if which[0] == "vit" else one for which, one in seen.items()}
+            drawn.append(_between(moved, "trained", measure))
         found[f"{name} {null}"] = float(np.mean(drawn))
     return found
 
