@@ -17,6 +17,7 @@ from ontogeny.lab.experiments import (
     economy,
     extraction,
     formation,
+    learning,
     mutation,
     newborn,
     outerloop,
@@ -49,6 +50,6 @@ ALL = (
     economy,
 )
 EXPERIMENTS: dict[str, ModuleType] = {module.NAME: module for module in ALL}
-THEORY = (selection, mutation, outerloop, critical, timescales, rule, symmetry, formation, context)
+THEORY = (selection, mutation, outerloop, critical, timescales, rule, symmetry, formation, learning, context)
 STUDIES: dict[str, ModuleType] = {module.NAME: module for module in THEORY}
 GROUPS = {"theory": tuple(STUDIES)}
