@@ -138,6 +138,11 @@ def simultaneous(values: PerReplicate, contrasts: int = 1) -> Interval:
     return student_interval(values, simultaneous_level(contrasts))
 
 
+def reason(verdict: Verdict, holds: str) -> str:
+    """Why: the code of what is missing, or what a rule's contrasts say together, which isn't so where it is refuted."""
+    return verdict.code or (f"not so: {holds}" if verdict.word == "refuted" else holds)
+
+
 def all_hold(verdicts: Sequence[Verdict]) -> Verdict:
     """Of several parts that all have to hold: the first that is refuted, else the first that is undecided."""
     order = ("refuted", "undecided", "supported")

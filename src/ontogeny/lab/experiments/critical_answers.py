@@ -9,7 +9,7 @@ from jaxtyping import Float
 from ontogeny.evolution.amnesia import cases
 from ontogeny.lab.answers import Answer
 from ontogeny.lab.statistics import MINIMUM_REPLICATES, Interval, Verdict, student_interval, unmet
-from ontogeny.lab.study import RESOLVED, Measurements, PerReplicate, listed, shown, simultaneous
+from ontogeny.lab.study import RESOLVED, Measurements, PerReplicate, listed, reason, shown, simultaneous
 
 CHANNELS = ("place", "scale", "scattered")  # the last one stands beside
 CODES = ("mixed", "receptors")
@@ -207,7 +207,7 @@ def _two_senses(found: Measurements) -> Answer:
     told += (
         f"{beyond_sum(separate):.0%}; given back late, beyond as many steps with both {shown(student_interval(late))}"
     )
-    return Answer(told, verdict, verdict.code or "the second sense stands in for the first, and nothing for both")
+    return Answer(told, verdict, reason(verdict, "the second sense stands in for the first, and nothing for both"))
 
 
 ANSWERS = {

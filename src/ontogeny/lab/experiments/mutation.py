@@ -16,7 +16,7 @@ from ontogeny.lab.experiments.mutation_figures import course_drawing, effects_dr
 from ontogeny.lab.report.figures import Drawing
 from ontogeny.lab.statistics import Interval
 from ontogeny.lab.store import Store
-from ontogeny.lab.study import Condition, Measurements, judge_measured, rates_resolved, shown, simultaneous
+from ontogeny.lab.study import Condition, Measurements, judge_measured, rates_resolved, reason, shown, simultaneous
 
 NAME = "mutation"
 TITLE = "Mutation: do evolved mutation rates do what Adam's rates do?"
@@ -183,7 +183,7 @@ def _like_adamw(found: Measurements) -> Answer:
         )
     resolved = rates_resolved(found, [f"{task} fixed" for task in TASKS], "σ resolved")
     verdict = judge_measured(above, delta=0.0, decisive_scale=found.experiment.decisive, resolved=resolved)
-    return Answer("; ".join(parts), verdict, verdict.code or "updates like AdamW's rather than SGD's where all are so")
+    return Answer("; ".join(parts), verdict, reason(verdict, "updates like AdamW's rather than SGD's where all are so"))
 
 
 ANSWERS = {"S3": _resembles_adam, "S4": _meta_optimised, "S5": _like_adamw}

@@ -10,7 +10,7 @@ from ontogeny.evolution.growing_rank import LANDSCAPES
 from ontogeny.evolution.learning_rules import TERMS, UNMET
 from ontogeny.lab.answers import Answer
 from ontogeny.lab.statistics import Interval, Verdict, student_interval
-from ontogeny.lab.study import Measurements, PerReplicate, all_hold, judge_measured, listed, shown, simultaneous
+from ontogeny.lab.study import Measurements, PerReplicate, all_hold, judge_measured, listed, reason, shown, simultaneous
 
 LEARNT = -0.1  # log₁₀ loss: a fifth below a constant's
 COUNTS = 0.02  # log₁₀ loss that counts as a difference
@@ -82,7 +82,7 @@ def _hyperparameters(found: Measurements) -> Answer:
         for name, each in contrasts.items()
     ]
     verdict = _barred(found, [PROFILES["default"]], compared) or all_hold(words)
-    return Answer(told, verdict, verdict.code or "hyperparameters evolve, and weights give what they don't")
+    return Answer(told, verdict, reason(verdict, "hyperparameters evolve, and weights give what they don't"))
 
 
 def _dose_contrasts(found: Measurements, dose: float) -> dict[str, Interval]:

@@ -15,6 +15,7 @@ from ontogeny.lab.study import (
     judge_measured,
     listed,
     rates_resolved,
+    reason,
     shown,
     simultaneous,
 )
@@ -69,7 +70,7 @@ def _follows_gradient(found: Measurements) -> Answer:
     fair = bool((dealt < 2 * chance).all())
     every = [*cosines.values(), *steps.values()]
     verdict = judge_measured(every, delta=0.9, decisive_scale=found.experiment.decisive, gates_passed=fair)
-    return Answer(told, verdict, verdict.code or "under proportional selection direction and size are the gradient's")
+    return Answer(told, verdict, reason(verdict, "under proportional selection direction and size are the gradient's"))
 
 
 def _preconditioned(found: Measurements) -> Answer:
@@ -91,7 +92,7 @@ def _preconditioned(found: Measurements) -> Answer:
         judge_measured(part.values(), delta=delta, decisive_scale=found.experiment.decisive)
         for part, delta in ((cosines, 0.9), (gains, 0.05))
     ]
-    return Answer(told, all_hold(words), all_hold(words).code or "the covariance of mutations turns the step")
+    return Answer(told, all_hold(words), reason(all_hold(words), "the covariance of mutations turns the step"))
 
 
 def races(found: Measurements, landscape: str) -> list[str]:
@@ -151,7 +152,7 @@ def _richer_signal(found: Measurements) -> Answer:
     told += "dimension by width " + ", ".join(f"{dimension:.1f}" for dimension in grown)
     done = _finished(found, ("gradient", "pair")) >= 0.95
     verdict = judge_measured(slopes.values(), delta=0.5, decisive_scale=found.experiment.decisive, gates_passed=done)
-    return Answer(told, verdict, verdict.code or "what a gradient says more, evolution has to try out")
+    return Answer(told, verdict, reason(verdict, "what a gradient says more, evolution has to try out"))
 
 
 def _target_and_data(found: Measurements) -> Answer:

@@ -17,6 +17,7 @@ from ontogeny.lab.study import (
     all_hold,
     judge_measured,
     listed,
+    reason,
     shown,
     simultaneous,
 )
@@ -96,7 +97,7 @@ def _as_many_levels(found: Measurements) -> Answer:
     told += f"; process slower than update {shown(others['slower'])} (by chance {chance.mean():.2f}); of the gain "
     told += f"equal rates lack {shown(others['lacking'])}; at other noises {max(planted)} are recovered in "
     told += ", ".join(f"{share:.2f} ({noise:g} times)" for noise, share in zip(NOISY, noisy, strict=True))
-    return Answer(told, verdict, verdict.code or "as many levels as time scales, each slower in what it encodes")
+    return Answer(told, verdict, reason(verdict, "as many levels as time scales, each slower in what it encodes"))
 
 
 def _data_lack(found: Measurements, lost: Sequence[int]) -> bool:
@@ -150,7 +151,7 @@ def _how_much_innate(found: Measurements) -> Answer:
     order = {kind: found.values(found.named(f"threshold {kind}")[0], "order").mean() for kind in ("peak", "slope")}
     told += "; order beyond it, on a peak and a slope " + ", ".join(f"{share:.2f}" for share in order.values())
     why = "change and copying errors cost what is written, learning costs what isn't"
-    return Answer(told, verdict, verdict.code or why)
+    return Answer(told, verdict, reason(verdict, why))
 
 
 def best_beyond_ends(fitness: Float[np.ndarray, "replicates settings"]) -> Float[np.ndarray, "replicates 2"]:
@@ -189,7 +190,7 @@ def _crystal(found: Measurements) -> Answer:
     told += shown(averaged(steps["mixture"][:, :, None] - drifting, 1))
     dormant = {name: found.values(WORLDS, f"{name} dormant").mean() for name in names}
     told += "; dormant units " + ", ".join(f"{name} {share:.2f}" for name, share in dormant.items())
-    return Answer(told, verdict, verdict.code or "a world that stood still is left more slowly than one that drifts")
+    return Answer(told, verdict, reason(verdict, "a world that stood still is left more slowly than one that drifts"))
 
 
 INSTANT_AND_LAW = (slice(0, 2), slice(2, 3))
