@@ -21,8 +21,7 @@ from ontogeny.canonical import canonical_json
 from ontogeny.genome.controls import CONTROLS
 from ontogeny.genome.genome import Mask, Subspace, load
 from ontogeny.lab.claims import load_sources
-from ontogeny.lab.experiment import from_json
-from ontogeny.lab.judge import assess
+from ontogeny.lab.findings import read
 from ontogeny.lab.store import Store, open_store
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
@@ -318,6 +317,6 @@ def test_published_results_are_still_what_their_declarations_ask_for(file: Path,
     assert command("store", "import", file, "--store", tmp_path).status == 0
     store = open_store(tmp_path)
     for _, declaration in store.experiments():
-        assert assess(from_json(declaration), store).complete
+        assert read(declaration, store).complete
     rows = json.loads(command("claims", "--json", "--store", tmp_path).out)
     assert any(row["scale"] for row in rows)
