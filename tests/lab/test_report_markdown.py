@@ -55,6 +55,22 @@ def test_a_page_of_ones_own_keeps_its_words(store: Store, tmp_path: Path) -> Non
     assert out.read_text() == first
 
 
+def test_a_short_ledger_cuts_long_lists_of_numbers_between_them() -> None:
+    parts = [f"part {n} +0.{n}00 [+0.001, +0.002]" for n in range(1, 8)]
+    row = {"scale": "laptop", "verdict": "refuted (laptop)", "why": "n"}
+    for measured, shown in (
+        (", ".join(parts), ", ".join(parts[:5]) + " …"),
+        ("; ".join(parts[:2]), "; ".join(parts[:2])),
+    ):
+        page, _ = fill(
+            "<!-- ontogeny: summary --><!-- ontogeny end -->".replace("><", ">\n<"),
+            [],
+            {"G5": row | {"measured": measured}},
+            "",
+        )
+        assert f"| **refuted (laptop)** | {shown} |" in page
+
+
 def test_numbers_are_the_assessments(store: Store) -> None:
     section = next(iter(read_sections(store).values()))[0]
     assert isinstance(section.assessment, Assessment)

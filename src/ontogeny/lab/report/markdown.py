@@ -3,7 +3,7 @@
 A block stands between ``<!-- ontogeny: WHAT -->`` and ``<!-- ontogeny end -->``; WHAT is one of
 
 - ``verdicts``: the ledger's rows that the store answers, with what was published;
-- ``summary``: the same in short;
+- ``summary``: the same in short: of long lists of numbers the first;
 - ``findings EXPERIMENT``: what holds, what doesn't, what is undecided and what would decide it;
 - ``gaps EXPERIMENT``: every primary contrast and check, a column for each declaration;
 - ``figure EXPERIMENT [NAME]``: a figure by the end of its name, the first one unless named, as a PNG file beside it.
@@ -119,10 +119,21 @@ def _verdicts(findings: Findings) -> str:
 
 def _summary(findings: Findings) -> str:
     rows = [
-        (f"{row['id']}: {row['statement']}", f"**{row['verdict']}**", true_minus(row["measured"]))
+        (f"{row['id']}: {row['statement']}", f"**{row['verdict']}**", _shortened(true_minus(row["measured"])))
         for row in _answered(findings)
     ]
     return f"{_count(findings)}\n\n{_table(('claim', 'verdict', 'measured'), rows)}"
+
+
+def _shortened(measured: str, limit: int = 160) -> str:
+    """The numbers that stand first, whole, with "…" where others are left out."""
+    parts = re.split(r"(; |(?<=\]), )", measured)
+    kept = parts[0]
+    for separator, part in zip(parts[1::2], parts[2::2], strict=True):
+        if len(kept + separator + part) > limit:
+            return f"{kept} …"
+        kept += separator + part
+    return kept
 
 
 def _answered(findings: Findings) -> list[dict[str, str]]:
