@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ontogeny.genome.genome import Gene, Genome, Mask, Subspace
 from ontogeny.genome.linalg import haar
 from ontogeny.genome.sites import Site, make_site
+from ontogeny.model.layers import SubspaceLinear
 from ontogeny.streams import stream
 
 LAYERS, D, HEADS, KV_HEADS, FFN, VOCABULARY = 2, 32, 4, 2, 48, 64
@@ -39,6 +41,12 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("gpt2", GPT2 | {"bos_token_id": 1, "eos_token_id": 2}),
     "vit": ("vit", COMMON | {"image_size": 16, "patch_size": 8, "num_labels": 5}),
 }
+
+
+def padding_flops(model: nn.Module) -> int:
+    """FLOPs a token, forward and backward, of the zeros that round products over a shared input up."""
+    shared = {id(m.shared): m.shared.layers for m in model.modules() if isinstance(m, SubspaceLinear) and m.shared}
+    return sum(4 * len(layers[0].V) * (-sum(layer.V.shape[1] for layer in layers) % 8) for layers in shared.values())
 
 
 def tiny_model(name: str, seed: int = 0) -> Any:

@@ -35,6 +35,8 @@ from ontogeny.model.layers import Constrained, LowRankLinear, MaskedLinear, Subs
 CASES = [(name, kind) for kind in KINDS for name in (TINY if kind in RECIPES else ("llama", "gpt_neox", "gpt2"))]
 
 
+QKV, GATE_UP = ("attention.query", "attention.key", "attention.value"), ("mlp.gate", "mlp.up")
+
 RELOAD = """
 import json, sys
 from safetensors.torch import load_file, save_file
@@ -234,6 +236,22 @@ def test_body_parameters_are_the_layer_matrices_alone(donors: dict[str, Checkpoi
     named = dict(model.named_parameters())
     assert all(key.endswith("core") for key in body_parameters(model))
     assert sum(named[key].numel() for key in body_parameters(model)) == 16 * len(genome.genes)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_layers_that_read_the_same_input_share_a_product(donors: dict[str, Checkpoint], name: str) -> None:
+    """Queries, keys and values; gates and ups. Had one of them been given another input, something would wait."""
+    model = constrain(tiny_model(name), extract(donors[name], Recipe(rank=4)))
+    layers = {key: layer for key, layer in sites(model) if isinstance(layer, SubspaceLinear)}
+    logits(model, name)
+    for key, layer in layers.items():
+        sharing = {
+            other for other, one in layers.items() if one is layer or (one.shared and one.shared is layer.shared)
+        }
+        block, role = key.rsplit(".", 2)[0], key.split(".", 2)[2]
+        group = next((g for g in (QKV, GATE_UP) if role in g), (role,))
+        assert sharing == {f"{block}.{one}" for one in group} & set(layers)
+        assert layer.shared is None or not layer.shared.waiting
 
 
 def test_a_masked_model_starts_with_zeros_outside(donors: dict[str, Checkpoint]) -> None:

@@ -23,6 +23,7 @@ from ontogeny.model.layers import (
     LowRankLinear,
     MaskedLinear,
     OneSidedLinear,
+    SharedInput,
     SubspaceLinear,
     enforce_masks,
 )
@@ -80,6 +81,48 @@ def test_gradients_are_projections_of_the_plain_layers(kind: str, m: int, n: int
     torch.testing.assert_close(getattr(layer, TRAINED[kind]).grad, expected[kind])
     torch.testing.assert_close(layer.bias.grad, delta.sum((0, 1)))
     torch.testing.assert_close(x.grad, delta @ layer.weight.detach())
+
+
+def sharing(*layers: SubspaceLinear) -> SharedInput:
+    shared = SharedInput(layers)
+    for layer in layers:
+        layer.shared = shared
+    return shared
+
+
+@given(ranks=st.lists(st.integers(1, 9), min_size=2, max_size=4), diagonal=st.booleans())
+def test_a_shared_product_is_each_layers_own(ranks: list[int], diagonal: bool) -> None:
+    """Outputs, and the gradients of cores, biases and the input, are those of layers by themselves."""
+    build = diagonal_linear if diagonal else subspace_linear
+    alone, together = ([build(10 + k, 9, k) for k in ranks] for _ in range(2))
+    shared = sharing(*together)
+    outputs, gradients = [], []
+    for layers in (alone, together):
+        x = normal(2, 3, 9).requires_grad_()
+        outputs.append([layer(x) for layer in layers])
+        sum(((i + 1) * y.square()).sum() for i, y in enumerate(outputs[-1])).backward()
+        gradients.append([x.grad, *(p.grad for layer in layers for p in layer.parameters())])
+    torch.testing.assert_close(outputs[1], outputs[0])
+    torch.testing.assert_close(gradients[1], gradients[0])
+    assert (shared.of, shared.waiting) == ((), {})
+
+
+def test_a_shared_product_is_of_the_input_and_mode_asked_for() -> None:
+    """In any order, again, of another input, after one of them was called without gradients, in another precision."""
+    first, second = subspace_linear(5, 4, 3), subspace_linear(6, 4, 2)
+    sharing(first, second)
+    x = normal(3, 4).requires_grad_()
+    other = x.detach() + 1
+    for layer, given_x in ((second, x), (second, x), (first, other), (second, x), (first, x), (first, other)):
+        torch.testing.assert_close(layer(given_x), F.linear(given_x, layer.weight, layer.bias))
+    with torch.no_grad():
+        first(x)
+    second(x).sum().backward()
+    torch.testing.assert_close(x.grad, second.weight.detach().sum(0).expand(3, 4))
+    single, x = [layer.float() for layer in (first, second)], normal(3, 4).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert single[0](x).dtype == torch.bfloat16
+    assert single[1](x).dtype == torch.float32
 
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {

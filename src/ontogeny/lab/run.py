@@ -127,8 +127,7 @@ def describe_cost(model: nn.Module, history: History, batch: int, length: int) -
 def host() -> dict[str, Any]:
     """The machine and versions of a run: circumstance, recorded beside it."""
     import platform
-
-    import transformers
+    from importlib.metadata import version
 
     from ontogeny import __version__
 
@@ -141,7 +140,7 @@ def host() -> dict[str, Any]:
             "ontogeny": __version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "transformers": transformers.__version__,
+            "transformers": version("transformers"),  # to import it takes a second
         },
     }
 

@@ -19,6 +19,7 @@ from ontogeny.model.layers import (
     LowRankLinear,
     MaskedLinear,
     OneSidedLinear,
+    SharedInput,
     SubspaceLinear,
 )
 from ontogeny.streams import stream
@@ -269,7 +270,21 @@ def _replace(model: nn.Module, build: Build) -> nn.Module:
             names = {name.split(".", 2)[-1]: part for name, part in parts.items()}
             layer = FusedLinear(names, order, place.linear.transposed)
         model.set_submodule(place.name, layer.to(W.device))
+    share_inputs(model)
     return model
+
+
+def share_inputs(model: nn.Module) -> None:
+    """Let the ``SubspaceLinear`` layers that read the same normalised input compute their products with V as one."""
+    readers: dict[str, list[SubspaceLinear]] = {}
+    for place in model_places(model):
+        if place.norm:
+            parts = model.get_submodule(place.name).modules()
+            readers.setdefault(place.norm, []).extend(m for m in parts if isinstance(m, SubspaceLinear))
+    for layers in readers.values():
+        shared = SharedInput(layers) if len(layers) > 1 else None
+        for layer in layers:
+            layer.shared = shared
 
 
 def _layer(gene: Gene, W: Tensor, bias: Tensor | None, reading: Reading = "full") -> nn.Module:

@@ -11,7 +11,7 @@ def flops_per_token(model: nn.Module, length: int) -> int:
 
     A trained (m, n) map costs 6mn, a frozen one 4mn; a core with U and V frozen 4k(m + n) + 6k², a diagonal one
     4k(m + n); U A with U (m, k) frozen 4km + 6kn; a low-rank map 6k(m + n). Attention is counted without its causal
-    half; norms, activations and other products entry by entry are not counted.
+    half; norms, activations and other products entry by entry are not counted, nor zeros that fill products up.
     """
     config = model.config.to_dict()  # type: ignore[operator, union-attr]
     row = architecture(config)

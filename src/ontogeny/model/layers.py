@@ -1,5 +1,6 @@
 """Linear layers under a structural constraint. Drop-in for ``nn.Linear``; ``plain()`` gives it back."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -45,7 +46,10 @@ class SubspaceLinear(Constrained):
     A core given as a vector (k,) is the diagonal of C, and the rest of C stays zero.
     The product U C Vᵀ is never formed; U and V are buffers, so no gradient for them is ever computed.
     Where ``alive`` is set (``model/prune.py``), the i-th pair of directions is used only if alive[i].
+    Where ``shared`` is set, V's product is one with that of the other layers that read the same input.
     """
+
+    shared: "SharedInput | None" = None
 
     U: Float[Tensor, "d_out k"]
     V: Float[Tensor, "d_in k"]
@@ -69,18 +73,21 @@ class SubspaceLinear(Constrained):
         self.bias = None if bias is None else nn.Parameter(bias.clone())
 
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
-        z = self._living(F.linear(x, self.V.T))
-        z = F.linear(z, self.core) if self.core.ndim == 2 else z * self.core
-        return F.linear(self._living(z), self.U, self.bias)
+        z = F.linear(x, self.V.T) if self.shared is None else self.shared.product(x, self)
+        core = self.living_core
+        z = F.linear(z, core) if core.ndim == 2 else z * core
+        return F.linear(z, self.U, self.bias)
 
-    def _living(self, z: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
-        """Zero along dead directions, on both sides of the core: its dead entries have no effect and no gradient."""
-        return z if self.alive is None else z * self.alive
+    @property
+    def living_core(self) -> Float[Tensor, "*core"]:
+        """The core; zero along dead directions, where its entries have no effect and no gradient."""
+        if self.alive is None:
+            return self.core
+        return self.core * self.alive if self.core.ndim == 1 else self.core * self.alive * self.alive[:, None]
 
     @property
     def core_matrix(self) -> Float[Tensor, "k k"]:
-        core = self.core if self.core.ndim == 2 else self.core.diag()
-        return core if self.alive is None else core * self.alive * self.alive[:, None]
+        return self.living_core if self.core.ndim == 2 else self.living_core.diag()
 
     @property
     def dead(self) -> Bool[Tensor, "*core"] | None:
@@ -102,6 +109,35 @@ class SubspaceLinear(Constrained):
     def project_(self, W: Float[Tensor, "d_out d_in"]) -> None:
         """Move to the nearest weight to W in Frobenius norm."""
         self.core.copy_(self.projection(W))
+
+
+class SharedInput:
+    """One product with the V of every layer that reads the same input: the first to be called computes it for all.
+
+    Side by side, with zeros up to a multiple of 8 columns, they run at up to twice the rate of narrow products, and
+    the input's gradient is one product rather than a sum of several.
+    """
+
+    def __init__(self, layers: Sequence[SubspaceLinear]) -> None:
+        self.layers = layers
+        self.of: tuple[Any, ...] = ()  # the input that is waited for, and how it is computed with
+        self.waiting: dict[SubspaceLinear, Tensor] = {}
+
+    def product(self, x: Float[Tensor, "*batch d_in"], layer: SubspaceLinear) -> Float[Tensor, "*batch k"]:
+        """x V of one of the layers; what is left for the others goes when another input comes."""
+        kind = x.device.type
+        of = (x, torch.is_grad_enabled(), torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind))
+        if layer not in self.waiting or any(a is not b for a, b in zip(of, self.of, strict=True)):
+            V = torch.cat([one.V.T for one in self.layers])  # (K, d_in)
+            z = F.linear(x, F.pad(V, (0, 0, 0, -len(V) % 8)))
+            widths = [one.V.shape[1] for one in self.layers]
+            self.of, self.waiting = (
+                of,
+                dict(zip(self.layers, z.split([*widths, z.shape[-1] - len(V)], -1), strict=False)),
+            )
+        z = self.waiting.pop(layer)
+        self.of = self.of if self.waiting else ()
+        return z
 
 
 class OneSidedLinear(Constrained):

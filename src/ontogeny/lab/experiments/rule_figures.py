@@ -49,13 +49,18 @@ def draw_multiplication(found: Measurements) -> Figure:
     cells = [np.log10(found.values(f"multiplication {w}", "published training cost")) for w in widths]
     _line(costs, widths, cells, COLOURS[0], "measured")
     costs.plot(list(PUBLISHED), list(PUBLISHED.values()), "x", color="#000000", markersize=5, label="published")
-    for value, text in ((LINE, "best multiple of m + a"), (NOTHING, "says 0")):
+    for value, text, at in (
+        (LINE, "best multiple\nof m + a", 26),
+        (NOTHING, "says 0", widths[0]),
+    ):  # clear of the marks
         costs.axhline(value, color=GREY, linestyle="--", linewidth=0.8)
-        costs.text(widths[0], value * 1.06, text, color=GREY, fontsize=8, va="bottom")
+        costs.text(
+            at, value * 1.1, text, color=GREY, fontsize=8, va="bottom", ha="left" if at == widths[0] else "center"
+        )
     costs.set_title("as published", loc="left")
     costs.set_ylabel("training cost")
     costs.set_ylim(50, 2500)
-    costs.legend(frameon=False, loc="center left")
+    costs.legend(frameon=False, loc="center left", bbox_to_anchor=(0, 0.62))
     for style, (quantity, label) in zip(
         COLOURS, (("inside", "[1, 10]"), ("outside", "[10, 20]"), ("far", "[20, 40]")), strict=False
     ):

@@ -143,9 +143,11 @@ def _answered(findings: Findings) -> list[dict[str, str]]:
 def _count(findings: Findings) -> str:
     rows = ledger_rows(findings)
     narrative = sum(row["verdict"] == "narrative" for row in rows)
+    answered = len(_answered(findings))
+    others = "" if answered + narrative == len(rows) else "; the others have not been run"
     return (
-        f"Of the {len(rows)} rows of the ledger {len(_answered(findings))} are answered here; {narrative} are "
-        "narrative, where nothing can be computed; the others have not been run."
+        f"Of the {len(rows)} rows of the ledger {answered} are answered here; {narrative} are narrative, where nothing "
+        f"can be computed{others}."
     )
 
 
