@@ -7,11 +7,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from ontogeny.benchmarks import extraction, training
+from ontogeny.benchmarks import extraction, laboratory, training
 from ontogeny.benchmarks.bench import run_benchmarks
 from ontogeny.benchmarks.extraction import extraction_flops, make_checkpoint, peak_bytes, sine
-from ontogeny.benchmarks.measure import cpu_seconds, product_rate
-from ontogeny.benchmarks.training import Free, Shape, body_flops, dense, free, low, ours, parametrized, training_step
+from ontogeny.benchmarks.measure import cpu_seconds, exponent, product_rate
+from ontogeny.benchmarks.training import (
+    Free,
+    Shape,
+    body_flops,
+    dense,
+    free,
+    low,
+    masked,
+    ours,
+    parametrized,
+    training_step,
+)
 from ontogeny.errors import InputError
 from ontogeny.genome.checkpoint import open_checkpoint
 from ontogeny.model.layers import SubspaceLinear
@@ -32,8 +43,12 @@ FIELDS = ["name", "value", "unit", "peers", "ratio", "bound", "target", "met"]
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extraction, "ACCURACY_SHAPE", (48, 40))
-    monkeypatch.setattr(extraction, "TIMED_SHAPES", {(60, 40): 1.0, (50, 50): 1.7})
-    monkeypatch.setattr(extraction, "SQUARE_ONLY", 45)
+    monkeypatch.setattr(extraction, "TIMED_SHAPES", ((60, 40), (50, 50), (60, 60)))
+    monkeypatch.setattr(extraction, "LARGE", 45)
+    monkeypatch.setattr(extraction, "HUGE", 55)
+    monkeypatch.setattr(laboratory, "TRIVIAL", 10)
+    monkeypatch.setattr(laboratory, "STORED", (10, 20))
+    monkeypatch.setattr(laboratory, "REPLICATES", 2)
     monkeypatch.setattr(extraction, "CONFIG", CONFIG)
     monkeypatch.setattr(training, "SHAPES", (TINY,))
     monkeypatch.setattr(training, "LENGTH", 8)
@@ -55,7 +70,7 @@ def test_every_entry_has_its_fields(capsys: pytest.CaptureFixture[str]) -> None:
             assert entry["ratio"] == pytest.approx(first / entry["value"])
     met = {entry["name"]: entry["met"] for entry in entries}
     accuracy = [name for name in met if "error" in name or "certificate" in name]
-    assert len(accuracy) == 7
+    assert len(accuracy) == 8
     assert all(met[name] for name in accuracy)
     assert all(entry["bound"] > 0 for entry in entries if entry["name"].startswith(("whole step,", "leading")))
 
@@ -69,8 +84,12 @@ def test_the_table_shows_values_and_peers(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_an_unknown_benchmark_is_an_input_error() -> None:
-    with pytest.raises(InputError, match="expected extraction, training or all"):
+    with pytest.raises(InputError, match="expected extraction, training, laboratory or all"):
         run_benchmarks("sorting", as_json=False)
+
+
+def test_a_growth_that_is_known() -> None:
+    assert exponent({n: 7 * n**2.5 for n in (10, 30, 100)}) == pytest.approx(2.5)
 
 
 def test_sine_of_a_known_angle() -> None:
@@ -107,7 +126,7 @@ def test_parametrize_is_the_same_model() -> None:
     assert trained[0] == trained[1]
 
 
-@pytest.mark.parametrize("make", [dense, ours, low, parametrized, free])
+@pytest.mark.parametrize("make", [dense, ours, low, masked, parametrized, free])
 def test_a_step_trains_every_parameter(make: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "LENGTH", 8)
     model = make(TINY)  # type: ignore[operator]

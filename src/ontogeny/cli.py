@@ -262,7 +262,7 @@ def grow(
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="extraction, training or all")] = "all",
+    name: Annotated[str, typer.Argument(help="extraction, training, laboratory or all")] = "all",
     as_json: Json = False,
 ) -> None:
     """Benchmarks against peers, side by side in one run."""

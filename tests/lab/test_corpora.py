@@ -9,8 +9,8 @@ import pytest
 import smoke
 from numpy.typing import NDArray
 from planted import plant
-from reported import outlined
 
+from ontogeny.benchmarks.made_up import outlined
 from ontogeny.canonical import plain
 from ontogeny.files import read_json, write_json
 from ontogeny.lab.conduct import audits, comparisons

@@ -11,8 +11,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from planted import plant
-from reported import outlined
 
+from ontogeny.benchmarks.made_up import outlined
 from ontogeny.canonical import digest, plain
 from ontogeny.evolution.representations import linear_alignment
 from ontogeny.files import read_json, write_json

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import smoke
-from reported import conduct, outlined
 
+from ontogeny.benchmarks.made_up import conduct, outlined
 from ontogeny.genome.sites import layer_and_role
 from ontogeny.lab.experiment import from_json
 from ontogeny.lab.experiments import economy

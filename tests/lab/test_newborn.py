@@ -4,10 +4,11 @@ from pathlib import Path
 
 import planted
 import pytest
-from reported import conduct as conduct_made_up
-from reported import csv_of, outlined
+from reported import csv_of
 from test_experiments import declared
 
+from ontogeny.benchmarks.made_up import conduct as conduct_made_up
+from ontogeny.benchmarks.made_up import outlined
 from ontogeny.files import read_json, write_json
 from ontogeny.lab.conduct import evaluated_runs
 from ontogeny.lab.experiment import Experiment

@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from reported import NAME, REFERENCES, Page, check_stands_alone, conduct, csv_of, declared, table_rows
+from reported import Page, check_stands_alone, csv_of, table_rows
 
+from ontogeny.benchmarks.made_up import NAME, REFERENCES, conduct, declared
 from ontogeny.errors import InputError
 from ontogeny.lab.experiment import Experiment, Run
 from ontogeny.lab.experiments import convergence

@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from reported import conduct, declared, outlined
 
+from ontogeny.benchmarks.made_up import conduct, declared, outlined
 from ontogeny.lab.experiment import ERROR, LOSS, Arm, Contrast
 from ontogeny.lab.experiments import EXPERIMENTS
 from ontogeny.lab.judge import assess

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 from command_line import command, refused
-from reported import conduct, declared
 
+from ontogeny.benchmarks.made_up import conduct, declared
 from ontogeny.lab.findings import store_findings
 from ontogeny.lab.judge import Assessment
 from ontogeny.lab.report.figures import Drawing

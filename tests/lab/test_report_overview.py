@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from reported import Page, check_stands_alone, conduct, csv_of, declared, outlined
+from reported import Page, check_stands_alone, csv_of
 
+from ontogeny.benchmarks.made_up import conduct, declared, outlined
 from ontogeny.canonical import plain
 from ontogeny.lab.experiment import Arm, Run
 from ontogeny.lab.experiments import EXPERIMENTS, crossmodal, extraction, rank, sparsity

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import smoke
 import torch
-from reported import conduct, csv_of, outlined
+from reported import csv_of
 from tiny import VOCABULARY, tiny_checkpoint, tiny_model
 from torch import Tensor, nn
 
+from ontogeny.benchmarks.made_up import conduct, outlined
 from ontogeny.genome.checkpoint import open_checkpoint
 from ontogeny.lab.experiment import Arm, Rates, Run, Setting
 from ontogeny.lab.experiments import stage2
@@ -81,10 +82,10 @@ def test_a_repeated_text_is_the_shorter_for_it(lab: Lab) -> None:
 
 def test_all_builders_stand_on_one_figure(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store")
-    conduct(outlined("stage2"), store, worth=lambda arm: 0.1 * arm.name.startswith("grown"))
+    conduct(outlined("stage2", table="full"), store, worth=lambda arm: 0.1 * arm.name.startswith("grown"))
     paths = write_report(store, tmp_path / "r.html")
     rows = csv_of(paths, "-loss-by-data.csv")
-    assert {row["builder"] for row in rows} == {*stage2.ARMS, stage2.WHOLE.name}
+    assert {row["builder"] for row in rows} == {*stage2.FULL_ARMS, stage2.WHOLE.name}
     assert len({row["distinct tokens"] for row in rows if row["builder"] != "distilled-shorter"}) == 3
     assert any(path.name.endswith("-loss-by-data.png") for path in paths)
 

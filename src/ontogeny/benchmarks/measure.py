@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
+import numpy as np
 import torch
 
 
@@ -46,6 +47,12 @@ def cpu_seconds(steps: Mapping[str, Callable[[], object]], rounds: int = 4, limi
             times[name].append(time.process_time() - start)
         done += 1
     return {name: min(values) for name, values in times.items()}
+
+
+def exponent(costs: Mapping[int, float]) -> float:
+    """The power of the size with which a cost grows: least squares on logarithms of size -> cost."""
+    sizes, values = (np.log(list(each)) for each in (costs.keys(), costs.values()))
+    return float(np.polyfit(sizes, values, 1)[0])
 
 
 def product_rate(dtype: torch.dtype, n: int = 512) -> float:

@@ -39,11 +39,12 @@ def run(run: Run, lab: Lab) -> dict[str, Any]:
         model, genome = build(run, lab)
         task = make_task(run, lab.store)
         setting, rates = run.setting, run.rates
+        only_the_end = run.split == "tune" and not setting.horizons  # of a curve a rate search would read the end alone
         config = TrainConfig(
             setting.steps,
             rates.body,
             rates.rest,
-            setting.evaluate_at,
+            () if only_the_end else setting.evaluate_at,
             weight_decay=run.arm.weight_decay,
             precision=setting.precision,
         )

@@ -77,8 +77,8 @@ def next_token_loss(model: nn.Module, windows: Int[Tensor, "size length_plus_1"]
 
 
 @torch.no_grad()
-def evaluation_loss(model: nn.Module, windows: Int[Tensor, "count length_plus_1"], size: int = 64) -> float:
-    """Mean loss over all windows, nats a token, evaluated ``size`` windows at a time."""
+def evaluation_loss(model: nn.Module, windows: Int[Tensor, "count length_plus_1"], size: int = 32) -> float:
+    """Mean loss over all windows, nats a token, evaluated ``size`` windows at a time: few enough for the cache."""
     device = next(model.parameters()).device
     model.eval()
     total = sum(len(part) * next_token_loss(model, part.to(device)).item() for part in windows.split(size))

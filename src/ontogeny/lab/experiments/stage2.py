@@ -100,14 +100,14 @@ RULES = {
 
 
 def variants(scale: Scale, table: str, text: tuple[str, ...], given: bool) -> dict[str, Variant]:
-    """One small model; three sizes of text; the donor's own shape."""
+    """One small model; three sizes of text; in the full table the donor's own shape."""
     found = {name: Variant(scale, text, budget=BUDGET, repeats=n, activity=not name) for name, n in SIZES.items()}
     steps = max(1, round(TAUGHT * scale.steps))
     shorter = replace(scale, steps=steps, evaluate_at=(*(at for at in scale.evaluate_at if at < steps), steps))
-    return found | {
-        "taught": Variant(shorter, text, budget=BUDGET, ahead=scale.steps - steps),  # the same text is read
-        WHOLE.setting: Variant(scale, text, activity=True),
-    }
+    found["taught"] = Variant(shorter, text, budget=BUDGET, ahead=scale.steps - steps)  # the same text is read
+    if table == "full":
+        found[WHOLE.setting] = Variant(scale, text, activity=True)
+    return found
 
 
 def declare(*, given: bool, table: str, settings: Mapping[str, Setting], **rest: Any) -> Experiment:
@@ -120,12 +120,13 @@ def declare(*, given: bool, table: str, settings: Mapping[str, Setting], **rest:
         for kind, arm in kinds.items()
         if size in ASKED_AT.get(kind, SIZES)
     ]
+    arms += [WHOLE] * (table == "full")
     return Experiment(
         name=NAME,
         title=TITLE,
-        arms=(*arms, WHOLE),
-        embeddings={"fresh": (*(arm.name for arm in arms), WHOLE.name)},
-        contrasts=tuple(_contrasts(list(kinds))),
+        arms=tuple(arms),
+        embeddings={"fresh": tuple(arm.name for arm in arms)},
+        contrasts=tuple(_contrasts(list(kinds), whole=table == "full")),
         single_checkpoint=given and len(rest["setting"].donors) == 1,
         rules=RULES,
         table=table,
@@ -150,7 +151,7 @@ QUESTIONS = {
 PRIMARY = {"": ("scratch", "random"), LEAST: ("scratch", "random", "subset-body")}  # and scratch − distilled-shorter
 
 
-def _contrasts(kinds: list[str]) -> list[Contrast]:
+def _contrasts(kinds: list[str], *, whole: bool) -> list[Contrast]:
     question = "is a taught network better than one from scratch?"
     found = [
         Contrast("fresh", "scratch", "distilled-shorter", f"at equal FLOPs: {question}"),
@@ -164,7 +165,7 @@ def _contrasts(kinds: list[str]) -> list[Contrast]:
                 primary = kind in PRIMARY.get(size, ())
                 found.append(Contrast("fresh", _name(kind, size), _name("grown", size), question, primary))
     question = "what is a small network short of the donor itself, trained on (stage 1 to 3)?"
-    return [*found, Contrast("fresh", "grown", WHOLE.name, question, primary=False)]
+    return found + [Contrast("fresh", "grown", WHOLE.name, question, primary=False)] * whole
 
 
 def findings(assessment: Assessment, store: Store) -> dict[str, dict[str, str]]:
@@ -221,4 +222,4 @@ def figures(name: str, assessment: Assessment, store: Store) -> tuple[Drawing, .
 
 def tables(assessment: Assessment, store: Store) -> tuple[Table, ...]:
     """The same as numbers, beside what every builder costs."""
-    return (*data_tables(assessment, SIZES), cost_table(assessment, WHOLE.name))
+    return (*data_tables(assessment, SIZES), cost_table(assessment))

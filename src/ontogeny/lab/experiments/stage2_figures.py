@@ -42,7 +42,7 @@ def data_drawings(name: str, assessment: Assessment, sizes: Mapping[str, int]) -
     alt = f"Test loss by distinct tokens of text, nats a token: {told}."
     caption = (
         "Test loss after as many steps on as much text as the axis says, read once, 4 and 16 times; means and 95 % t "
-        "intervals over replicates. All train the same small model, but for the donor itself, trained on (fine-tuned)."
+        "intervals over replicates. All train the same small model; fine-tuned (full table) is the donor, trained on."
     )
     drawn = partial(data_figure, series, assessment)
     return (Drawing(drawn, f"{name}-loss-by-data", alt, caption, numbers="loss-by-data"),)
@@ -132,8 +132,8 @@ def tokens_to(arm: ArmSummary, other: ArmSummary | None, a_step: int) -> float |
     return None
 
 
-def cost_table(assessment: Assessment, whole: str) -> Table:
-    """What a token costs the small network, merged as it is handed out, and the donor (arm ``whole``)."""
+def cost_table(assessment: Assessment) -> Table:
+    """What a token costs the small network, merged as it is handed out, and the donor where it is trained on."""
     columns = {
         "network": "", "values": ",d", "FLOPs a token": ".2e", "bytes read a token": ",d",
         "joules a token, estimated": ".2e", "units that do 90 % [95 %]": "±.3f",
@@ -145,5 +145,5 @@ def cost_table(assessment: Assessment, whole: str) -> Table:
         if setting.activity:
             cost = token_cost(Arm(name, constraint="dense"), setting, mode)  # type: ignore[arg-type]
             rows.append((name, cost.stored, cost.forward, cost.read, cost.joules, busy(arm)[0]))
-    note = f"Merged into plain matrices, so alike but for {whole}, the donor's size. A forward pass of one sequence."
+    note = "Merged into plain matrices, so alike for all of one size. A forward pass of one sequence."
     return Table("energy", "What a token costs once it is trained", columns, tuple(rows), note=note)

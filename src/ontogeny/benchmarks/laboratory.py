@@ -1,0 +1,89 @@
+"""What the laboratory itself costs: many trivial runs, reading a large store, and the report of one."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ontogeny.benchmarks import made_up
+from ontogeny.benchmarks.measure import Entry, exponent
+from ontogeny.canonical import canonical_json, plain
+from ontogeny.lab.engines import local
+from ontogeny.lab.store import Store, open_store
+from ontogeny.lab.study import Condition, Study, conduct_study, gather
+
+TRIVIAL, STORED = 100, (1000, 10_000)  # runs
+REPLICATES = 50  # of the reported experiment: more than 1,000 runs
+
+
+def measure() -> Iterator[Entry]:
+    """Every entry: elapsed seconds, so run it on an idle machine."""
+    with TemporaryDirectory() as folder, local(1) as mapper:
+        store, study = open_store(Path(folder)), trivial_study(TRIVIAL)
+
+        def conduct() -> None:
+            conduct_study(study, trivial, store, mapper, lambda *_: None)
+
+        first, again = seconds(conduct), seconds(conduct)
+        yield Entry(f"{TRIVIAL} trivial runs", first, "s", target="≤ 2 s", met=first <= 2)
+        yield Entry(f"{TRIVIAL} trivial runs, all stored", again, "s")
+    times = {}
+    for runs in STORED:
+        with TemporaryDirectory() as folder:
+            store, study = open_store(Path(folder)), trivial_study(runs)
+            fill(study, store)
+            times[runs] = seconds(lambda: gather(study, store))  # noqa: B023
+            yield Entry(f"reading a study of {runs:,} runs", times[runs], "s")
+    yield Entry("growth of reading with the number of runs", exponent(times), "exponent", bound=1.0)
+    yield from _report()
+
+
+def _report() -> Iterator[Entry]:
+    from ontogeny.lab.report.page import write_report
+
+    with TemporaryDirectory() as folder:
+        store = open_store(Path(folder) / "store")
+        made_up.conduct(made_up.declared(replicates=REPLICATES), store)
+        runs = len(store.results())
+        taken = seconds(lambda: write_report(store, Path(folder) / "report.html"))
+    yield Entry(f"report of {runs:,} runs", taken, "s", target="≤ 10 s", met=taken <= 10)
+
+
+def trivial_study(runs: int) -> Study:
+    """A study whose every run measures one number; a tenth of the runs are replicates."""
+    conditions = tuple(Condition(f"condition {i}", {"compute": "trivial", "i": i}) for i in range(runs // 10))
+    return Study(
+        name="trivial",
+        title="A study of nothing",
+        scale="smoke",
+        decisive=False,
+        replicates=10,
+        version=1,
+        conditions=conditions,
+        settings={},
+        rules={},
+    )
+
+
+def trivial(options: Mapping[str, Any], seed: int) -> Mapping[str, Any]:
+    """A run that computes nothing."""
+    return {"number": float(options["i"])}
+
+
+def fill(study: Study, store: Store) -> None:
+    """Store a result for every run, without the care that a store takes to keep them over a loss of power."""
+    store.declare(plain(study))
+    for run in study.runs():
+        directory = store.run_directory(run.id, run.replicate)
+        directory.mkdir(parents=True)
+        identity = {"kind": "measurement", "id": run.id, "replicate": run.replicate, "condition": run.condition.name}
+        measured = {"measured": dict(trivial(run.condition.options, 0)), "seconds": 0.0, "host": {}}
+        (directory / "result.json").write_text(canonical_json(identity | run.recipe | measured))
+
+
+def seconds(step: Callable[[], object]) -> float:
+    """Elapsed time of one call."""
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
