@@ -320,6 +320,9 @@ def test_the_tuning_replicate_is_scored_on_tune(full: Experiment, lab: Lab) -> N
     evaluated = run(one(full, "dense"), lab)
     assert tuned["references"] != evaluated["references"]
     assert (tuned["split"], tuned["replicate"], evaluated["split"]) == ("tune", 0, "test")
+    last = full.setting.steps  # all that a rate search reads is the end
+    assert [step for step, _ in tuned["losses"]] == [0, last]
+    assert [step for step, _ in evaluated["losses"]] == [0, *full.setting.evaluate_at]
 
 
 def test_lost_tokens_are_named(full: Experiment, lab: Lab, tmp_path: Path) -> None:

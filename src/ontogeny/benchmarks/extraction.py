@@ -166,8 +166,7 @@ def _timed(shape: tuple[int, int], rate: float) -> Iterator[Entry]:
     steps |= {label: step(label, left) for label, left in PEERS.items() if label in chosen}
     once = {FLOAT64: steps.pop(FLOAT64)} if FLOAT64 in chosen and short >= LARGE else {}
     seconds = cpu_seconds(steps, rounds=1 if short >= HUGE else 3) | cpu_seconds(once, rounds=1)
-    seconds = {"": seconds.pop("")} | {label: seconds[label] for label in PEERS if label in chosen}
-    ours = seconds.pop("")
+    ours, seconds = seconds[""], {label: seconds[label] for label in PEERS if label in chosen}
     at, bound = f"{shape[0]}×{shape[1]}, k = {k}", extraction_flops(shape) / rate
     least = 1.7 if short >= LARGE else 1.0
     ratio = seconds[FLOAT32] / ours

@@ -51,7 +51,7 @@ def _report() -> Iterator[Entry]:
 
 
 def trivial_study(runs: int) -> Study:
-    """A study whose every run measures one number; a tenth of the runs are replicates."""
+    """A study whose every run measures one number; ten replicates of a tenth as many conditions."""
     conditions = tuple(Condition(f"condition {i}", {"compute": "trivial", "i": i}) for i in range(runs // 10))
     return Study(
         name="trivial",

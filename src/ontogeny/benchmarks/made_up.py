@@ -127,6 +127,7 @@ def conduct(
 
 
 def save(runs: list[Run], store: Store, worth: Callable[[Arm], float] = worth) -> None:
+    """Store the made-up result of every run."""
     versions = {"torch": "2.13.0"}
     host = {"machine": "x86_64", "processor": "AVX2", "accelerator": None, "threads": 1, "versions": versions}
     for run in runs:
@@ -135,6 +136,7 @@ def save(runs: list[Run], store: Store, worth: Callable[[Arm], float] = worth) -
 
 
 def overlap_rows(align: str, pair: str) -> list[dict[str, Any]]:
+    """What an overlap of two donors would hold: a planted z at every site, beyond chance after a rotation."""
     rows = []
     rng = numpy_stream(0, align, pair)
     for layer in (0, 2) if align != "none" else (0, 1, 2):

@@ -114,7 +114,7 @@ class SubspaceLinear(Constrained):
 class SharedInput:
     """One product with the V of every layer that reads the same input: the first to be called computes it for all.
 
-    Side by side, with zeros up to a multiple of 8 columns, they run at up to twice the rate of narrow products, and
+    Side by side, with zeros up to a multiple of 8 columns, they run at up to 1.8 times the rate of narrow products, and
     the input's gradient is one product rather than a sum of several.
     """
 
@@ -131,10 +131,8 @@ class SharedInput:
             V = torch.cat([one.V.T for one in self.layers])  # (K, d_in)
             z = F.linear(x, F.pad(V, (0, 0, 0, -len(V) % 8)))
             widths = [one.V.shape[1] for one in self.layers]
-            self.of, self.waiting = (
-                of,
-                dict(zip(self.layers, z.split([*widths, z.shape[-1] - len(V)], -1), strict=False)),
-            )
+            parts = z.split([*widths, z.shape[-1] - len(V)], -1)  # the last are the zeros
+            self.of, self.waiting = of, dict(zip(self.layers, parts, strict=False))
         z = self.waiting.pop(layer)
         self.of = self.of if self.waiting else ()
         return z

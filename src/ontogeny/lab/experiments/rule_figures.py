@@ -49,14 +49,10 @@ def draw_multiplication(found: Measurements) -> Figure:
     cells = [np.log10(found.values(f"multiplication {w}", "published training cost")) for w in widths]
     _line(costs, widths, cells, COLOURS[0], "measured")
     costs.plot(list(PUBLISHED), list(PUBLISHED.values()), "x", color="#000000", markersize=5, label="published")
-    for value, text, at in (
-        (LINE, "best multiple\nof m + a", 26),
-        (NOTHING, "says 0", widths[0]),
-    ):  # clear of the marks
+    lines = ((LINE, "best multiple\nof m + a", 26, "center"), (NOTHING, "says 0", widths[0], "left"))
+    for value, text, at, side in lines:  # clear of the marks
         costs.axhline(value, color=GREY, linestyle="--", linewidth=0.8)
-        costs.text(
-            at, value * 1.1, text, color=GREY, fontsize=8, va="bottom", ha="left" if at == widths[0] else "center"
-        )
+        costs.text(at, value * 1.1, text, color=GREY, fontsize=8, va="bottom", ha=side)
     costs.set_title("as published", loc="left")
     costs.set_ylabel("training cost")
     costs.set_ylim(50, 2500)
