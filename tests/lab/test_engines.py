@@ -13,7 +13,7 @@ import smoke
 import torch
 
 from ontogeny.errors import InputError, Interrupted
-from ontogeny.lab.engines import ENGINES, local, processes
+from ontogeny.lab.engines import ENGINES, Mapper, local, processes
 from ontogeny.lab.experiment import Run
 from ontogeny.lab.networks import Lab
 from ontogeny.lab.run import run
@@ -58,6 +58,24 @@ def test_local_is_lazy_and_in_order() -> None:
         assert list(results) == [(2, -2), (3, -3)]
 
 
+def halve(item: int) -> int:
+    return item // 2
+
+
+def grown(mapper: Mapper) -> list[int]:
+    """The items of a queue that every result but 0 is added to."""
+    queue, seen = [9, 4], []
+    for item, result in mapper(halve, queue):
+        seen.append(item)
+        queue += [result] * (result > 0)
+    return sorted(seen)
+
+
+def test_a_queue_may_grow() -> None:
+    with local(1) as mapper:
+        assert grown(mapper) == [1, 1, 2, 2, 4, 4, 9]
+
+
 def test_local_runs_on_one_thread_and_gives_the_others_back() -> None:
     torch.set_num_threads(2)
     try:
@@ -91,6 +109,7 @@ def test_processes(store: Store, tmp_path: Path) -> None:
             assert stored is not None
             assert results[one.id]["losses"] == stored["losses"], "bitwise what the local engine found"
             assert results[one.id] == again.result(one.id, one.replicate)
+        assert grown(mapper) == [1, 1, 2, 2, 4, 4, 9]
         ((_, (worker, count, omp)),) = mapper(threads, [0])
         assert worker != os.getpid()
         assert (count, omp) == (1, "1")

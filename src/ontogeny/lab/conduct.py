@@ -1,7 +1,7 @@
 """Carry out a declared experiment: donors, overlaps, rates, evaluated runs; whatever is stored is not run again."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -49,13 +49,7 @@ def conduct(
     for line in sorted([warning(donor, experiment) for donor in donors if learnt_nothing(donor)]):
         warn(line)
     _all(mapper, partial(measure_overlap, lab=lab), overlap_tasks(experiment), partial(report, "overlaps"))
-    tune(experiment, lab, mapper, partial(report, "tuning"))
-    cells = evaluated_runs(experiment, lab.store).values()
-    runs = {(r.id, r.replicate): r for cell in cells for r in cell}
-    for later in (False, True):  # what starts from another run's network comes second
-        phase = [r for r in runs.values() if bool(r.parent) is later and not hopeless(r, lab.store)]
-        if phase or not later:
-            _all(mapper, partial(run, lab=lab), phase, partial(report, "continued runs" if later else "runs"))
+    _train(experiment, lab, mapper, report)
     if pairs := comparisons(experiment, lab.store):
         _all(mapper, partial(compare_networks, lab=lab), pairs, partial(report, "comparisons"))
 
@@ -103,32 +97,64 @@ def axes(mode: Embeddings, arm: Arm) -> tuple[Axis, ...]:
     return ("body",) if mode == "frozen" else ("body", "rest")
 
 
-def tune(
-    experiment: Experiment, lab: Lab, mapper: Mapper, report: Callable[[int, int], None] = lambda done, total: None
-) -> None:
-    """Every cell's rate search, all cells side by side, round by round."""
-    done = 0
-    while True:
-        found = searches(experiment, lab.store)
-        needed = [
-            experiment.tuning_run(mode, experiment.arm(name), rates)
-            for (mode, name), state in found.items()
-            for rates in state.needed
-        ]
-        if not needed:
-            return
-        _all(mapper, partial(run, lab=lab), needed, lambda i, n, before=done: report(before + i, before + n))  # type: ignore[misc]
-        done += len(needed)
+def _train(experiment: Experiment, lab: Lab, mapper: Mapper, report: Report) -> None:
+    """All rate searches side by side, and the evaluated runs of each cell as soon as its rates are found.
+
+    One queue that grows with what is found, so that no worker waits for the last run of a round.
+    """
+    queue: list[Run] = []
+    wanted: dict[tuple[str, int], Run] = {}  # evaluated runs known by now
+    searching: dict[Cell, set[str]] = {cell: set() for cell in searches(experiment, lab.store)}  # ids asked for
+    done, total = {"tuning": 0, "runs": 0}, {"tuning": 0, "runs": 0}
+
+    def ask(cells: list[Cell]) -> None:
+        for mode, name in cells:
+            state = _search(experiment, lab.store, mode, experiment.arm(name))
+            runs = [experiment.tuning_run(mode, experiment.arm(name), rates) for rates in state.needed]
+            new = [r for r in runs if r.id not in searching[mode, name]]
+            searching[mode, name] |= {r.id for r in new}
+            queue.extend(new)
+            total["tuning"] += len(new)
+            if state.best:
+                del searching[mode, name]
+        if any(cell not in searching for cell in cells):
+            found = evaluated_runs(experiment, lab.store)
+            wanted.update({(r.id, r.replicate): r for cell in found.values() for r in cell})
+            total["runs"] = len(wanted) + unknown_runs(experiment, found)
+
+    def begin() -> None:
+        ready = [key for key, r in wanted.items() if key not in begun and _can_start(r, lab.store)]
+        begun.update(ready)
+        queue.extend(wanted[key] for key in ready)
+
+    begun: set[tuple[str, int]] = set()
+    ask(list(searching))
+    begin()
+    for phase in done:
+        report(phase, 0, total[phase])
+    for one, _ in mapper(partial(run, lab=lab), queue):
+        ask([cell for cell, asked in searching.items() if one.id in asked])
+        begin()
+        phase = "runs" if (one.id, one.replicate) in begun else "tuning"
+        done[phase] += 1
+        report(phase, done[phase], total[phase])
+
+
+def _can_start(run: Run, store: Store) -> bool:
+    """Whether what it goes on from has ended, and with a network."""
+    parent = run.parent
+    return parent is None or (store.result(parent.id, parent.replicate) is not None and not hopeless(run, store))
 
 
 def searches(experiment: Experiment, store: Store) -> dict[Cell, Search]:
     """Where every cell's search stands, from what is stored."""
+    return {(mode, arm.name): _search(experiment, store, mode, arm) for mode, arm in tuned_cells(experiment)}
+
+
+def _search(experiment: Experiment, store: Store, mode: Embeddings, arm: Arm) -> Search:
     if experiment.rates is not None:
-        return _fixed(experiment)
-    return {
-        (mode, arm.name): search(scores(experiment, store, mode, arm), axes(mode, arm))
-        for mode, arm in tuned_cells(experiment)
-    }
+        return Search(best=experiment.rates[mode][arm.name])
+    return search(scores(experiment, store, mode, arm), axes(mode, arm))
 
 
 def scores(experiment: Experiment, store: Store, mode: Embeddings, arm: Arm) -> dict[Rates, float]:
@@ -178,6 +204,12 @@ def evaluated_runs(experiment: Experiment, store: Store) -> dict[Cell, list[Run]
     return found
 
 
+def unknown_runs(experiment: Experiment, known: Collection[Cell]) -> int:
+    """How many evaluated runs there are in the cells whose rates aren't known yet."""
+    missing = [arm for mode, arm in experiment.cells() if (mode, arm.name) not in known]
+    return sum(arm.replicates or experiment.replicates for arm in missing)
+
+
 def comparisons(experiment: Experiment, store: Store) -> list[Comparison]:
     """Every two networks of a group of twins, each pair once, of runs that ended without diverging."""
     cells = evaluated_runs(experiment, store)
@@ -216,8 +248,3 @@ def stored_results(experiment: Experiment, store: Store) -> list[dict[str, Any]]
     paths += [store.result_path(r.id, r.replicate) for cell in evaluated_runs(experiment, store).values() for r in cell]
     paths += [store.result_path(pair.id, 0) for pair in comparisons(experiment, store)]
     return [read_json(path) for path in dict.fromkeys(paths) if path.exists()]
-
-
-def _fixed(experiment: Experiment) -> dict[Cell, Search]:
-    rates = experiment.rates or {}
-    return {(mode, arm.name): Search(best=rates[mode][arm.name]) for mode, arm in tuned_cells(experiment)}

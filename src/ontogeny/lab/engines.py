@@ -1,18 +1,21 @@
-"""Where runs execute. An engine maps a function over items and yields (item, result) as each is done."""
+"""Where runs execute. An engine maps a function over items and yields (item, result) as each is done.
+
+Items are a sequence that may grow while results are taken: what a result asks for is begun as soon as a worker is free.
+"""
 
 import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from ontogeny.errors import Interrupted
 
-Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any]]]
+Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[tuple[Any, Any]]]
 
 
 @contextmanager
@@ -42,10 +45,15 @@ def processes(workers: int) -> Iterator[Mapper]:
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),))
 
-    def mapper(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        futures = {pool.submit(_guarded, function, item): item for item in items}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+    def mapper(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+        futures: dict[Future[Any], Any] = {}
+        submitted = 0
+        while submitted < len(items) or futures:
+            for item in items[submitted:]:
+                futures[pool.submit(_guarded, function, item)] = item
+                submitted += 1
+            for future in wait(futures, return_when=FIRST_COMPLETED).done:
+                yield futures.pop(future), future.result()
 
     def stop(number: int, frame: object) -> None:
         for process in list(pool._processes.values()):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ontogeny.files import read_json
-from ontogeny.lab.conduct import evaluated_runs, hopeless, scores, searches
+from ontogeny.lab.conduct import evaluated_runs, hopeless, scores, searches, unknown_runs
 from ontogeny.lab.donors import audit_folder, donor_name, learnt_nothing
 from ontogeny.lab.experiment import Arm, Contrast, Embeddings, Experiment, Measure, Rates
 from ontogeny.lab.rates import START, Search
@@ -108,9 +108,7 @@ def assess(experiment: Experiment, store: Store) -> Assessment:
     main = [arms[mode, arm.name].references for mode, arm in experiment.cells() if not arm.setting]
     references = next((found for found in main if found), {})
     wanted = {(r.id, r.replicate) for cell in runs.values() for r in cell if not hopeless(r, store)}
-    unknown = sum(
-        arm.replicates or experiment.replicates for mode, arm in experiment.cells() if (mode, arm.name) not in runs
-    )
+    unknown = unknown_runs(experiment, runs)
     donors = donor_records(experiment, store)
     contrasts = tuple(_judge(experiment, contrast, arms, donors) for contrast in experiment.contrasts)
     done = sum(store.result(*key) is not None for key in wanted)
