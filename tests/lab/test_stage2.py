@@ -50,9 +50,9 @@ def test_every_builder_makes_the_same_small_model(kind: str, lab: Lab) -> None:
 
 
 def test_the_teachers_loss_in_closed_form(lab: Lab) -> None:
-    loss = distilled(run_of(stage2.ARMS["distilled"], lab), lab)
     student, teacher = tiny_model("llama", seed=5), tiny_model("llama")
     windows = torch.arange(18).view(2, 9) % VOCABULARY
+    loss = distilled(run_of(stage2.ARMS["distilled"], lab), lab, lambda step: windows)
 
     @torch.no_grad()
     def softened(model: nn.Module, temperature: float) -> Tensor:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -45,6 +44,7 @@ from ontogeny.model.topk import use_top
 from ontogeny.model.vision import ImageClassifier, donor_body, freeze_body, fresh_classifier
 from ontogeny.streams import stream_seed
 from ontogeny.training.batches import evaluation_windows
+from ontogeny.training.distillation import distillation_loss, remembered
 from ontogeny.training.train import LossFunction, evaluation_loss
 
 ACTIVATION_TOKENS = 100_000
@@ -264,27 +264,25 @@ def _embedding(run: Run, lab: Lab) -> Tensor:
     return _donor_embedding(lab.donors[own_donor_id(run)])
 
 
-TEACHER = (2.0, 0.5)  # temperature, share of the teacher's part; ours: Hinton et al. leave both to the task
+TEACHER = {"temperature": 2.0, "share": 0.5}  # ours: Hinton et al. leave both to the task
 
 
-def distilled(run: Run, lab: Lab) -> LossFunction:
-    """The next-token loss, half of it replaced by the divergence from the donor's predictions (arXiv:1503.02531).
-
-    T²·KL(donor ‖ model) of both softened by T, nats a token, as in Hinton, Vinyals & Dean 2015.
-    """
+def distilled(run: Run, lab: Lab, batches: Callable[[int], Tensor]) -> LossFunction:
+    """The next-token loss, half of it replaced by the divergence from the donor's predictions."""
     from transformers import AutoModelForCausalLM
 
     path = lab.donors[own_donor_id(run)]
     donor = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, trust_remote_code=False).float().eval()
-    temperature, share = TEACHER
+
+    @torch.no_grad()
+    def predict(windows: Tensor) -> Tensor:
+        found: Tensor = donor.to(windows.device)(input_ids=windows[:, :-1], use_cache=False).logits
+        return found
+
+    teacher = remembered(predict, batches, run.setting.steps)
 
     def both(model: nn.Module, windows: Tensor) -> Tensor:
-        with torch.no_grad():
-            told = donor.to(windows.device)(input_ids=windows[:, :-1], use_cache=False).logits
-        logits = model(input_ids=windows[:, :-1], use_cache=False).logits
-        student, teacher = (F.log_softmax(x.flatten(0, 1).float() / temperature, dim=-1) for x in (logits, told))
-        divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
-        own = F.cross_entropy(logits.flatten(0, 1).float(), windows[:, 1:].flatten())
-        return (1 - share) * own + share * temperature**2 * divergence
+        logits = model(input_ids=windows[:, :-1], use_cache=False).logits.flatten(0, 1)
+        return distillation_loss(logits, teacher(windows).flatten(0, 1), windows[:, 1:].flatten(), **TEACHER)
 
     return both

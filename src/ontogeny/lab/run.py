@@ -53,7 +53,7 @@ def run(run: Run, lab: Lab) -> dict[str, Any]:
         if keeps and run.split == "test" and history.stop_reason != "non-finite":
             save_network(model, directory)
         cost = describe_cost(model, history, setting.batch, task.length)
-        if run.arm.teacher:  # its forward pass, a third of a training step's
+        if run.arm.teacher:  # its forward pass, a third of a training step's, kept or not
             cost["flops"] += flops(own_donor(run, lab).config, task.length) // 3 * cost["tokens"]
         beside = {"references": task.references, "frames": describe_genome(genome, run, lab)} | developed
         identity = {"kind": "arm", "id": run.id, "replicate": run.replicate, "host": host()}
@@ -68,7 +68,7 @@ def learn(
 ) -> tuple[History, dict[str, Any]]:
     """Train on the task, straight to the end, by cool-downs at horizons, or developing: what lived stands beside."""
     options: dict[str, Any] = {
-        "loss": distilled(run, lab) if run.arm.teacher else task.loss,
+        "loss": distilled(run, lab, task.batches) if run.arm.teacher else task.loss,
         "evaluate": task.evaluate,
         "directory": directory / "checkpoint",
         "on_evaluation": history_writer(directory),
