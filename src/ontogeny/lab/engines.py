@@ -5,14 +5,44 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
-from ontogeny.errors import Interrupted
+from ontogeny.errors import Claimed, Interrupted
 
 Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any]]]
+
+POLL = 1.0  # seconds between looks at what other processes work on, when nothing else is left to do
+
+
+def every(
+    mapper: Mapper, function: Callable[[Any], Any], items: Sequence[Any], report: Callable[[int, int], None]
+) -> Iterator[Any]:
+    """What the function gives for every item, as it is done. What another process works on just now comes last."""
+    report(0, len(items))
+    waiting, done = list(items), 0
+    while waiting:
+        claimed = []
+        for item, result in mapper(partial(_unless_claimed, function), waiting):
+            if result is None:
+                claimed.append(item)
+                continue
+            done += 1
+            report(done, len(items))
+            yield result
+        if len(claimed) == len(waiting):
+            time.sleep(POLL)
+        waiting = claimed
+
+
+def _unless_claimed(function: Callable[[Any], Any], item: Any) -> Any:
+    try:
+        return function(item)
+    except Claimed:
+        return None
 
 
 @contextmanager
