@@ -19,6 +19,10 @@ class Interrupted(Exception):  # noqa: N818  (not an error: the work is saved an
     """SIGINT or SIGTERM arrived; the current step was finished and saved."""
 
 
+class Claimed(Exception):  # noqa: N818  (not an error: it is being done)
+    """Another process works on this run just now."""
+
+
 def choose(given: str, known: Iterable[str], option: str) -> str:
     """``given`` if it is one of ``known``; InputError otherwise."""
     if given not in known:

@@ -1,17 +1,24 @@
 """Whole or not at all, one worker at a time, and a clear word where there is nothing to write to."""
 
+import hashlib
 import json
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ontogeny.errors import InputError
+from ontogeny.benchmarks.laboratory import trivial_study
+from ontogeny.canonical import digest
+from ontogeny.errors import Claimed, InputError
 from ontogeny.files import read_json, write_json
-from ontogeny.lab.store import claim, claimed, open_store
+from ontogeny.lab import engines
+from ontogeny.lab.store import Store, begin, claim, claimed, finish, in_use, open_store
+from ontogeny.lab.study import Study, conduct_study, gather
 
 HOLD = """
 import sys, time
@@ -38,13 +45,13 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    values = [{"value": [i] * 5_000} for i in range(2)]
+    values = [{"value": [i] * 1_000} for i in range(2)]
     write_json(path, values[0])
     done = threading.Event()
 
     def rewrite() -> None:
         for i in range(50):
-            write_json(path, values[i % 2])
+            write_json(path, values[i % 2], lasting=False)
         done.set()
 
     writer = threading.Thread(target=rewrite)
@@ -77,21 +84,94 @@ def test_claim_excludes_another_process_and_dies_with_it(tmp_path: Path) -> None
         pass
 
 
-def test_claim_waits(tmp_path: Path) -> None:
-    order: list[str] = []
-
-    def second() -> None:
-        with claim(tmp_path):
-            order.append("second")
-
+def test_a_claimed_run_is_left_to_its_holder(tmp_path: Path) -> None:
+    with claim(tmp_path), pytest.raises(Claimed, match="another process works on it"), claim(tmp_path):
+        pass
     with claim(tmp_path):
         assert claimed(tmp_path)
-        waiting = threading.Thread(target=second)
-        waiting.start()
-        time.sleep(0.2)
-        order.append("first")
-    waiting.join(10)
-    assert order == ["first", "second"]
+
+
+def test_a_run_is_finished_by_its_result(tmp_path: Path) -> None:
+    directory = tmp_path / "runs" / "id" / "replicate-1"
+    with claim(directory):
+        (directory / ".history.jsonl.4194305").write_text("half")
+        begin(directory, {"recipe": {}})
+        assert not list(directory.glob(".history*"))
+        (directory / "history.jsonl").write_text("{}\n")
+        result = finish(directory, {"id": "id", "number": 0.1})
+    assert (
+        result
+        == read_json(directory / "result.json")
+        == {
+            "id": "id",
+            "number": 0.1,
+            "schema": 1,
+            "sha256": digest({"id": "id", "number": 0.1, "schema": 1}),
+        }
+    )
+    assert read_json(directory / "run.json") == {
+        "recipe": {},
+        "files": {"history.jsonl": hashlib.sha256(b"{}\n").hexdigest()},
+    }
+
+
+def drive(store: Store, study: Study, done: list[tuple[str, int]], name: str) -> None:
+    def compute(options: Mapping[str, Any], seed: int) -> Mapping[str, Any]:
+        time.sleep(0.01)
+        done.append((name, options["i"]))
+        return {"number": 1.0}
+
+    def mapper(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        return ((item, function(item)) for item in items)
+
+    conduct_study(study, compute, store, mapper, lambda *_: None)
+
+
+def test_two_drivers_share_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "POLL", 0.01)
+    store, study = open_store(tmp_path), trivial_study(20)
+    done: list[tuple[str, int]] = []
+    drivers = [threading.Thread(target=drive, args=(store, study, done, name)) for name in "ab"]
+    for driver in drivers:
+        driver.start()
+    for driver in drivers:
+        driver.join(30)
+    assert sorted(i for _, i in done) == sorted([0, 1] * 10), "every run exactly once"
+    assert {name for name, _ in done} == {"a", "b"}
+    assert gather(study, store).complete
+
+
+def test_what_another_works_on_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "POLL", 0.01)
+    store, study = open_store(tmp_path), trivial_study(10)
+    first = study.runs()[0]
+    done: list[tuple[str, int]] = []
+    driver = threading.Thread(target=drive, args=(store, study, done, "a"))
+    with claim(store.run_directory(first.id, first.replicate)):
+        driver.start()
+        while gather(study, store).done < 9:
+            time.sleep(0.01)
+        assert len(done) == 9
+    driver.join(30)
+    assert gather(study, store).complete
+
+
+def test_who_works_alone_works_alone(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    alone = in_use(store, alone=True)
+    with in_use(store), in_use(store), pytest.raises(InputError, match="something is running there"), alone:
+        pass
+    with in_use(store, alone=True):
+        pass
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    write_json(store.result_path("id", 1), {"schema": 2})
+    write_json(store.root / "experiments" / "new.json", {"schema": 2})
+    for read in (store.experiments, store.results, lambda: store.result("id", 1)):
+        with pytest.raises(InputError, match=r"json: schema 2; this version reads up to 1: install a newer"):
+            read()
 
 
 def test_a_claim_that_fails_is_given_back(tmp_path: Path) -> None:

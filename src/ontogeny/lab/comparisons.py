@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from ontogeny.canonical import digest
 from ontogeny.evolution.representations import linear_alignment
-from ontogeny.files import read_json, write_json
+from ontogeny.files import read_json
 from ontogeny.lab.experiment import Run
 from ontogeny.lab.networks import Lab, trained_network
-from ontogeny.lab.store import claim
+from ontogeny.lab.store import RESULT, begin, claim, finish
 from ontogeny.lab.tasks import run_tokens
 from ontogeny.training.batches import evaluation_windows
 
@@ -29,15 +29,21 @@ class Comparison:
 
     @property
     def id(self) -> str:
+        return digest(self.recipe)[:16]
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What determines the result, as plain JSON."""
         pair = [[run.id, run.replicate] for run in (self.first, self.second)]
-        return digest({"kind": "comparison", "runs": pair, "windows": WINDOWS, "alignment": "debiased"})[:16]
+        return {"kind": "comparison", "runs": pair, "windows": WINDOWS, "alignment": "debiased"}
 
 
 def compare_networks(pair: Comparison, lab: Lab) -> dict[str, Any]:
     """Predictions and last hidden states of both on the same test windows; measured once and stored as a result."""
     directory = lab.store.run_directory(pair.id, 0)
     with claim(directory):
-        if not (directory / "result.json").exists():
+        if not (directory / RESULT).exists():
+            begin(directory, {"recipe": pair.recipe})
             setting = pair.first.setting
             windows = evaluation_windows(run_tokens(setting, lab.store).test, setting.length, WINDOWS)
             models = [trained_network(run, lab)[0].eval() for run in (pair.first, pair.second)]
@@ -49,8 +55,8 @@ def compare_networks(pair: Comparison, lab: Lab) -> dict[str, Any]:
                 "second": [pair.second.id, pair.second.replicate],
                 **_beside(models, windows[:, :-1]),
             }
-            write_json(directory / "result.json", result)
-    return read_json(directory / "result.json")
+            finish(directory, result)
+    return read_json(directory / RESULT)
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Carry out a declared experiment: donors, overlaps, rates, evaluated runs; whatever is stored is not run again."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -10,7 +10,7 @@ from typing import Any
 from ontogeny.files import read_json
 from ontogeny.lab.comparisons import Comparison, compare_networks
 from ontogeny.lab.donors import DonorRecipe, audit_donor, audit_folder, learnt_nothing, train_donor, warning
-from ontogeny.lab.engines import Mapper
+from ontogeny.lab.engines import Mapper, every, work
 from ontogeny.lab.experiment import Arm, Embeddings, Experiment, Rates, Run, Setting
 from ontogeny.lab.networks import Lab
 from ontogeny.lab.overlaps import ALIGNMENTS, OverlapTask, measure_overlap
@@ -43,9 +43,9 @@ def conduct(
     """
     experiment, lab = plan.experiment, plan.lab
     if plan.recipes:
-        donors = _each(mapper, partial(train_donor, lab=lab), plan.recipes, partial(report, "donors"))
+        donors = every(mapper, partial(train_donor, lab=lab), plan.recipes, partial(report, "donors"))
     else:
-        donors = _each(mapper, partial(_audit, lab=lab), audits(experiment), partial(report, "donors"))
+        donors = every(mapper, partial(_audit, lab=lab), audits(experiment), partial(report, "donors"))
     for line in sorted([warning(donor, experiment) for donor in donors if learnt_nothing(donor)]):
         warn(line)
     _all(mapper, partial(measure_overlap, lab=lab), overlap_tasks(experiment), partial(report, "overlaps"))
@@ -132,7 +132,7 @@ def _train(experiment: Experiment, lab: Lab, mapper: Mapper, report: Report) -> 
     begin()
     for phase in done:
         report(phase, 0, total[phase])
-    for one, _ in mapper(partial(run, lab=lab), queue):
+    for one, _ in work(mapper, partial(run, lab=lab), queue):
         ask([cell for cell, asked in searching.items() if one.id in asked])
         begin()
         phase = "runs" if (one.id, one.replicate) in begun else "tuning"
@@ -179,18 +179,8 @@ def rates_of(found: Mapping[Cell, Search], mode: Embeddings, arm: Arm) -> Rates 
 def _all(
     mapper: Mapper, function: Callable[[Any], Any], items: Sequence[Any], report: Callable[[int, int], None]
 ) -> None:
-    for _ in _each(mapper, function, items, report):
+    for _ in every(mapper, function, items, report):
         pass
-
-
-def _each(
-    mapper: Mapper, function: Callable[[Any], Any], items: Sequence[Any], report: Callable[[int, int], None]
-) -> Iterator[Any]:
-    """What the function gives for every item, as it is done."""
-    report(0, len(items))
-    for done, (_, result) in enumerate(mapper(function, items), start=1):
-        report(done, len(items))
-        yield result
 
 
 def evaluated_runs(experiment: Experiment, store: Store) -> dict[Cell, list[Run]]:

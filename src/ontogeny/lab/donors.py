@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ontogeny.canonical import digest
 from ontogeny.errors import InputError
-from ontogeny.files import read_json, write_json
+from ontogeny.files import filling, read_json, replacing
 from ontogeny.genome.checkpoint import Checkpoint, open_checkpoint
 from ontogeny.lab.experiment import Experiment, Rates, Setting
 from ontogeny.lab.networks import Lab
@@ -20,7 +20,7 @@ from ontogeny.lab.run import (
     host,
     outcome,
 )
-from ontogeny.lab.store import claim
+from ontogeny.lab.store import RESULT, begin, claim, finish
 from ontogeny.lab.tasks import TextSetting, run_tokens, scoring_windows, text_references
 from ontogeny.model.initialise import fresh_model
 from ontogeny.streams import stream_seed
@@ -53,9 +53,9 @@ def train_donor(recipe: DonorRecipe, lab: Lab) -> dict[str, Any]:
     """Train one donor, save it as a Hugging Face directory in the store, and record its losses. Reads a stored one."""
     directory = lab.store.root / "donors" / recipe.id
     with claim(directory):
-        if (directory / "result.json").exists():
-            return read_json(directory / "result.json")
-        write_json(directory / "run.json", {"recipe": asdict(recipe), "host": host()})
+        if (directory / RESULT).exists():
+            return read_json(directory / RESULT)
+        begin(directory, {"recipe": asdict(recipe), "host": host()})
         tokens = run_tokens(recipe, lab.store)
         seed = stream_seed(recipe.index, "donor")
         model = fresh_model(recipe.model, seed)
@@ -77,29 +77,31 @@ def train_donor(recipe: DonorRecipe, lab: Lab) -> dict[str, Any]:
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
-        model.save_pretrained(directory)  # type: ignore[operator]
+        with filling(directory) as temporary:
+            model.save_pretrained(temporary)  # type: ignore[operator]
         record = _record(recipe.id, history.losses[-1], recipe, lab) | {"index": recipe.index}
         result = record | outcome(history) | describe_cost(model, history, recipe.batch, recipe.length)
         result |= {"recipe": asdict(recipe), "host": host()}
-        write_json(directory / "result.json", result)
+        result = finish(directory, result)
         clear_checkpoint(directory)
-    return read_json(directory / "result.json")
+    return result
 
 
 def audit_donor(donor: str, setting: Setting, lab: Lab) -> dict[str, Any]:
     """Measure a given checkpoint's own loss on this text, beside the references; stored once."""
     directory = lab.store.root / "donors" / audit_folder(donor, setting)
     with claim(directory):
-        if not (directory / "result.json").exists():
+        if not (directory / RESULT).exists():
             from transformers import AutoModelForCausalLM
 
+            begin(directory, {"donor": donor, "tokens": setting.tokens})
             path = lab.donors[donor]
             model = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, trust_remote_code=False)
             loss = evaluation_loss(model.float(), scoring_windows(setting, run_tokens(setting, lab.store), "test"))
             if not math.isfinite(loss):
                 raise InputError(f"donor {path}: its loss on this text is {loss}; the checkpoint is damaged")
-            write_json(directory / "result.json", _record(donor, loss, setting, lab) | {"folder": directory.name})
-    return read_json(directory / "result.json")
+            finish(directory, _record(donor, loss, setting, lab) | {"folder": directory.name})
+    return read_json(directory / RESULT)
 
 
 def audit_folder(donor: str, setting: Setting) -> str:
@@ -154,6 +156,8 @@ def given_donor(source: str) -> tuple[str, Path, Checkpoint]:
 
 def write_tokenizer(directory: Path, text: str) -> None:
     """Put a tokenizer beside a donor, so that its directory is a complete Hugging Face model."""
-    (directory / "tokenizer.json").write_text(text)
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
-    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
+    for name, content in (("tokenizer.json", text), ("tokenizer_config.json", json.dumps(settings))):
+        if not (directory / name).exists():
+            with replacing(directory / name) as temporary:
+                temporary.write_text(content, encoding="utf-8")

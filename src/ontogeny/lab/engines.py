@@ -11,11 +11,44 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
-from ontogeny.errors import Interrupted
+from ontogeny.errors import Claimed, Interrupted
 
 Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[tuple[Any, Any]]]
+
+POLL = 0.2  # seconds that a worker waits where another process has the run, before it takes the next
+
+
+def every(
+    mapper: Mapper, function: Callable[[Any], Any], items: Sequence[Any], report: Callable[[int, int], None]
+) -> Iterator[Any]:
+    """What the function gives for every item, as it is done. What another process works on just now comes last."""
+    report(0, len(items))
+    for done, (_, result) in enumerate(work(mapper, function, list(items)), start=1):
+        report(done, len(items))
+        yield result
+
+
+def work(mapper: Mapper, function: Callable[[Any], Any], queue: list[Any]) -> Iterator[tuple[Any, Any]]:
+    """Every item of a queue with what the function gives for it, as it is done; the queue may grow meanwhile.
+
+    What another process works on just now is put at its end.
+    """
+    for item, result in mapper(partial(_unless_claimed, function), queue):
+        if result is None:
+            queue.append(item)
+        else:
+            yield item, result
+
+
+def _unless_claimed(function: Callable[[Any], Any], item: Any) -> Any:
+    try:
+        return function(item)
+    except Claimed:
+        time.sleep(POLL)
+        return None
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from ontogeny.canonical import digest
 from ontogeny.errors import InputError
-from ontogeny.files import replacing
+from ontogeny.files import making
 from ontogeny.genome.checkpoint import Checkpoint
 from ontogeny.genome.extract import rank_of
 from ontogeny.lab.donors import DonorRecipe, given_donor, write_tokenizer
@@ -141,8 +141,8 @@ def _corpus(sources: Sequence[str], variant: Variant, store: Store) -> Corpus:
 def _tokenizer(corpus: Corpus, vocabulary: int, store: Store) -> Tokenizer:
     """The tokenizer of a corpus, trained once a store."""
     path = store.root / "tokens" / f"{digest([corpus.digest, vocabulary])}.tokenizer.json"
-    if not path.exists():
-        with replacing(path) as temporary:
+    with making(path) as temporary:
+        if temporary:
             train_tokenizer(corpus, vocabulary).save(str(temporary))
     return Tokenizer.from_file(str(path))
 

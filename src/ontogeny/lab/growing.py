@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ontogeny import __version__
 from ontogeny.canonical import digest, file_digest, plain
 from ontogeny.errors import InputError
-from ontogeny.files import read_json, replacing, write_json
+from ontogeny.files import clear_leftovers, place_folder, read_json, replacing, write_json
 from ontogeny.genome.checkpoint import locate, open_checkpoint
 from ontogeny.genome.extract import Recipe, extract, one_thread_each
 from ontogeny.genome.genome import Genome, load
@@ -96,9 +96,7 @@ def grow(growth: Growth, out: Path, say: Say = lambda line: None) -> dict[str, A
         schedule(steps, keep=growth.keep).check(steps)
     with _work_folder(out) as work:
         numbers = _grow(growth, work, say)
-        if out.exists():
-            out.rmdir()
-        os.replace(work / "model", out)
+        place_folder(work / "model", out)
     return numbers
 
 
@@ -292,6 +290,7 @@ def _work_folder(out: Path) -> Iterator[Path]:
             raise InputError(f"{work}: exists and holds no growth; move it aside, what is under way is kept there")
         with FileLock(work / "lock", timeout=0):
             try:
+                clear_leftovers(work.rglob(".*"))
                 yield work
             except InputError:
                 if not (work / REQUEST).exists():

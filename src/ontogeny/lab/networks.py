@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ontogeny.canonical import digest
 from ontogeny.errors import InputError
-from ontogeny.files import read_json, replacing, write_json
+from ontogeny.files import making, read_json, replacing, write_json
 from ontogeny.genome.checkpoint import Checkpoint, open_checkpoint
 from ontogeny.genome.controls import transform
 from ontogeny.genome.extract import Recipe, extract
@@ -206,8 +206,9 @@ def mixed_donors(run: Run) -> list[str]:
 def cached_genome(donor: str, recipe: Recipe, lab: Lab) -> Genome:
     """A donor's genome, extracted once a store."""
     path = lab.store.root / "genomes" / f"{digest({'donor': donor, 'recipe': recipe})[:16]}.safetensors"
-    if not path.exists():
-        save(extract(open_donor(donor, lab), recipe), path)
+    with making(path) as temporary:
+        if temporary:
+            save(extract(open_donor(donor, lab), recipe), temporary)
     return load(path)
 
 
@@ -232,14 +233,15 @@ def donor_gain(setting: Setting, lab: Lab, donor: str) -> float:
     """The final norm's gain, one scalar a donor, that starts a dense model with its embeddings near ln V."""
     name = digest([donor, setting.tokens, setting.length])[:16]
     path = lab.store.root / "donors" / f"gain-{name}.json"
-    if not path.exists():
-        tokens = run_tokens(setting, lab.store)
-        model = fresh_model(setting.model, stream_seed(0, "gain"))
-        donor_embeddings(model, open_donor(donor, lab), trainable=False)
-        windows = evaluation_windows(tokens.tune, setting.length, GAIN_WINDOWS)
-        uniform = math.log(setting.model["vocab_size"])
-        gain = matched_gain(model, lambda model: evaluation_loss(model, windows), uniform)
-        write_json(path, {"gain": gain})
+    with making(path) as temporary:
+        if temporary:
+            tokens = run_tokens(setting, lab.store)
+            model = fresh_model(setting.model, stream_seed(0, "gain"))
+            donor_embeddings(model, open_donor(donor, lab), trainable=False)
+            windows = evaluation_windows(tokens.tune, setting.length, GAIN_WINDOWS)
+            uniform = math.log(setting.model["vocab_size"])
+            gain = matched_gain(model, lambda model: evaluation_loss(model, windows), uniform)
+            write_json(temporary, {"gain": gain})
     return float(read_json(path)["gain"])
 
 

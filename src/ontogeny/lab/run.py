@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from ontogeny.canonical import canonical_json
-from ontogeny.files import read_json, replacing, write_json
+from ontogeny.files import read_json, replacing
 from ontogeny.lab.experiment import Run
 from ontogeny.lab.networks import Lab, build, describe_genome, distilled, own_donor, save_network
-from ontogeny.lab.store import claim
+from ontogeny.lab.store import RESULT, begin, claim, finish
 from ontogeny.lab.survivors import described
 from ontogeny.lab.tasks import Task, make_task, replicate_seed
 from ontogeny.model.cost import flops_per_token, parameter_counts
@@ -33,9 +33,9 @@ def run(run: Run, lab: Lab) -> dict[str, Any]:
     """
     directory = lab.store.run_directory(run.id, run.replicate)
     with claim(directory):
-        if (directory / "result.json").exists():
-            return read_json(directory / "result.json")
-        write_json(directory / "run.json", {"recipe": run.recipe, "replicate": run.replicate, "host": host()})
+        if (directory / RESULT).exists():
+            return read_json(directory / RESULT)
+        begin(directory, {"recipe": run.recipe, "replicate": run.replicate, "host": host()})
         model, genome = build(run, lab)
         task = make_task(run, lab.store)
         setting, rates = run.setting, run.rates
@@ -58,9 +58,9 @@ def run(run: Run, lab: Lab) -> dict[str, Any]:
         beside = {"references": task.references, "frames": describe_genome(genome, run, lab)} | developed
         identity = {"kind": "arm", "id": run.id, "replicate": run.replicate, "host": host()}
         result = identity | run.recipe | outcome(history, setting.measure.key) | beside | cost
-        write_json(directory / "result.json", result | {"arm": run.arm.name, "arm_recipe": run.recipe["arm"]})
+        result = finish(directory, result | {"arm": run.arm.name, "arm_recipe": run.recipe["arm"]})
         clear_checkpoint(directory)
-    return read_json(directory / "result.json")
+    return result
 
 
 def learn(
@@ -150,7 +150,7 @@ def history_writer(directory: Path) -> Callable[[list[dict[str, Any]]], None]:
     """Writes the evaluated steps so far as ``history.jsonl``, whole or not at all."""
 
     def write(rows: list[dict[str, Any]]) -> None:
-        with replacing(directory / "history.jsonl") as temporary:
+        with replacing(directory / "history.jsonl", lasting=False) as temporary:
             temporary.write_text("".join(canonical_json(row) + "\n" for row in rows))
 
     return write

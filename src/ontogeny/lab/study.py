@@ -16,8 +16,7 @@ from jaxtyping import Float
 
 from ontogeny.canonical import digest, plain
 from ontogeny.errors import InputError
-from ontogeny.files import read_json, write_json
-from ontogeny.lab.engines import Mapper
+from ontogeny.lab.engines import Mapper, every
 from ontogeny.lab.scales import parse_settings
 from ontogeny.lab.statistics import (
     MINIMUM_REPLICATES,
@@ -27,7 +26,7 @@ from ontogeny.lab.statistics import (
     student_interval,
     unmet,
 )
-from ontogeny.lab.store import Store, claim
+from ontogeny.lab.store import Store, begin, claim, finish
 from ontogeny.lab.tasks import replicate_seed
 
 RESOLVED = 0.95  # share of the replicates whose best learning rate must not lie at an end of the grid
@@ -204,10 +203,9 @@ def study_from_json(value: Mapping[str, Any]) -> Study:
 
 def conduct_study(study: Study, compute: Compute, store: Store, mapper: Mapper, report: Callable[..., None]) -> None:
     """Run everything that the store doesn't have yet, and report progress as (phase, done, total)."""
-    runs = study.runs()
-    report("runs", 0, len(runs))
-    for done, _ in enumerate(mapper(partial(run_condition, compute=compute, store=store), runs), start=1):
-        report("runs", done, len(runs))
+    function = partial(run_condition, compute=compute, store=store)
+    for _ in every(mapper, function, study.runs(), partial(report, "runs")):
+        pass
 
 
 def run_condition(run: StudyRun, compute: Compute, store: Store) -> dict[str, Any]:
@@ -219,13 +217,12 @@ def run_condition(run: StudyRun, compute: Compute, store: Store) -> dict[str, An
         if (result := store.result(run.id, run.replicate)) is not None:
             return result
         identity = {"kind": "measurement", "id": run.id, "replicate": run.replicate, "host": host()}
-        write_json(directory / "run.json", {"recipe": run.recipe, "replicate": run.replicate, "host": identity["host"]})
+        begin(directory, {"recipe": run.recipe, "replicate": run.replicate, "host": identity["host"]})
         started = time.monotonic()
         measured = compute(run.condition.options, replicate_seed(run.replicate))
         seconds = time.monotonic() - started
         result = identity | run.recipe | {"condition": run.condition.name, "measured": measured, "seconds": seconds}
-        write_json(directory / "result.json", result)
-        return read_json(directory / "result.json")
+        return finish(directory, result)
 
 
 def gather(study: Study, store: Store) -> Measurements:

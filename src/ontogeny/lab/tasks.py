@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ontogeny.canonical import digest
 from ontogeny.errors import InputError
-from ontogeny.files import read_json, write_json
+from ontogeny.files import making, read_json, write_json
 from ontogeny.lab.experiment import Run, Setting, Vision
 from ontogeny.lab.probe import Probe
 from ontogeny.lab.store import Store
@@ -102,8 +102,9 @@ def _images(run: Run, vision: Vision, store: Store, seed: int) -> Task:
         raise InputError(f"{store.root}/images/{vision.images} is missing or damaged: rerun to make it again")
     scored = {split: evaluation_images(images, split, run.setting.windows) for split in ("tune", "test")}
     path = store.root / "images" / f"references-{digest([vision.images, run.setting.windows])[:16]}.json"
-    if not path.exists():
-        write_json(path, image_references(images, scored["tune"], scored["test"]))
+    with making(path) as temporary:
+        if temporary:
+            write_json(temporary, image_references(images, scored["tune"], scored["test"]))
     references, measure = read_json(path)[run.split], run.setting.measure.key
     return Task(
         batches=ImageBatches(images, run.setting.batch, seed, augment=run.arm.augment),
@@ -156,7 +157,8 @@ def text_references(setting: TextSetting, store: Store, replicate: int = 0) -> d
     part = [] if length == len(tokens.train) else [start, length]
     name = digest([setting.tokens, setting.length, setting.windows, vocabulary, *part])[:16]
     path = store.root / "tokens" / f"references-{name}.json"
-    if not path.exists():
-        tune, test = (scoring_windows(setting, tokens, split) for split in ("tune", "test"))
-        write_json(path, reference_losses(tokens.train[start : start + length], tune, test, vocabulary))
+    with making(path) as temporary:
+        if temporary:
+            tune, test = (scoring_windows(setting, tokens, split) for split in ("tune", "test"))
+            write_json(temporary, reference_losses(tokens.train[start : start + length], tune, test, vocabulary))
     return read_json(path)

@@ -15,7 +15,7 @@ from ontogeny.errors import choose
 from ontogeny.lab.experiment import Rates
 from ontogeny.lab.judge import Assessment, assess, headlines
 from ontogeny.lab.scales import BESIDE, STATED, Scale
-from ontogeny.lab.store import Store, claimed, open_store
+from ontogeny.lab.store import Store, claimed, in_use, open_store
 from ontogeny.lab.study import Measurements
 from ontogeny.terminal.output import console, count, duration, number, signed, table
 from ontogeny.terminal.store import existing_store
@@ -45,15 +45,16 @@ def run_experiment(
     preset = find_scale(name, scale_name, settings)
     store, shown = open_store(root), console()
     rates = fixed_rates(name, scale_name)
-    plan = prepare(name, preset, store, donors=donors, text=text, table=table, rates=rates)
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # transformers' own, of every model read or saved from here on
     workers = workers or os.cpu_count() or 1
-    compared = all(store.result(pair.id, 0) for pair in comparisons(plan.experiment, store))
-    assessment = assess(plan.experiment, store)
-    if not compared or not assessment.complete:
-        with progress(shown) as report, ENGINES[engine](workers) as mapper:
-            conduct(plan, mapper, report, lambda line: print(line, file=sys.stderr))
+    with in_use(store):
+        plan = prepare(name, preset, store, donors=donors, text=text, table=table, rates=rates)
+        compared = all(store.result(pair.id, 0) for pair in comparisons(plan.experiment, store))
         assessment = assess(plan.experiment, store)
+        if not compared or not assessment.complete:
+            with progress(shown) as report, ENGINES[engine](workers) as mapper:
+                conduct(plan, mapper, report, lambda line: print(line, file=sys.stderr))
+            assessment = assess(plan.experiment, store)
     show_assessment(assessment, store, shown)
 
 

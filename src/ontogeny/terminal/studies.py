@@ -13,7 +13,7 @@ from ontogeny.lab.engines import ENGINES
 from ontogeny.lab.experiments import GROUPS, STUDIES
 from ontogeny.lab.findings import findings
 from ontogeny.lab.progress import progress
-from ontogeny.lab.store import Store, claimed, open_store
+from ontogeny.lab.store import Store, claimed, in_use, open_store
 from ontogeny.lab.study import Measurements, Study, conduct_study, declare_study, gather
 from ontogeny.terminal.output import console, duration, table
 
@@ -51,10 +51,11 @@ def run_study(
         show_plan(study, Store(root), workers)
     else:
         store, shown = open_store(root), console()
-        store.declare(plain(study))
-        if not gather(study, store).complete:
-            with progress(shown) as report, ENGINES[engine](workers) as mapper:
-                conduct_study(study, module.compute, store, mapper, report)
+        with in_use(store):
+            store.declare(plain(study))
+            if not gather(study, store).complete:
+                with progress(shown) as report, ENGINES[engine](workers) as mapper:
+                    conduct_study(study, module.compute, store, mapper, report)
         show_verdicts(gather(study, store), store)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ontogeny.errors import InputError
-from ontogeny.files import read_json, replacing
+from ontogeny.files import locked, read_json, recorded
 from ontogeny.streams import numpy_stream
 from ontogeny.training.batches import draw
 from ontogeny.training.image_sources import Row, decode, read_rows
@@ -64,8 +64,11 @@ def read_images(source: str, folder: Path) -> Images:
     identity = _digest(splits)
     images = open_images(folder, identity)
     if images is None:
-        _store(source, splits, classes, identity, folder)
-        images = open_images(folder, identity)
+        with locked(folder / f"{identity}.bin"):
+            images = open_images(folder, identity)
+            if images is None:
+                _store(source, splits, classes, identity, folder)
+                images = open_images(folder, identity)
     assert images is not None
     return images
 
@@ -133,24 +136,22 @@ def _store(source: str, splits: Mapping[Split, list[Row]], classes: int, identit
     shape = decode(splits["train"][0]).shape
     if shape[0] != shape[1]:
         raise InputError(f"images {source}: expected square images, found {shape[0]} × {shape[1]} pixels; crop them")
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{identity}.bin"
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        for part in SPLITS:
-            for row in splits[part]:
-                pixels = decode(row)
-                _check_shape(row, pixels.shape, shape)
-                file.write(pixels.tobytes())
     counts = {part: len(splits[part]) for part in SPLITS}
-    mean, std = _moments(np.memmap(path, np.uint8, "r", shape=(counts["train"], *shape)))
-    if not all(std):
-        path.unlink()
-        raise InputError(
-            f"images {source}: all train pixels of channel {std.index(0)} are equal: nothing to learn from"
-        )
+    with recorded(folder / f"{identity}.bin") as temporary:
+        with temporary.open("wb") as file:
+            for part in SPLITS:
+                for row in splits[part]:
+                    pixels = decode(row)
+                    _check_shape(row, pixels.shape, shape)
+                    file.write(pixels.tobytes())
+        mean, std = _moments(np.memmap(temporary, np.uint8, "r", shape=(counts["train"], *shape)))
+        if not all(std):
+            raise InputError(
+                f"images {source}: all train pixels of channel {std.index(0)} are equal: nothing to learn from"
+            )
     labels = [row.label for part in SPLITS for row in splits[part]]
     described = {"source": source, "classes": classes, "shape": shape, "mean": mean, "std": std, "counts": counts}
-    with replacing(folder / f"{identity}.json") as temporary:
+    with recorded(folder / f"{identity}.json") as temporary:
         temporary.write_text(json.dumps(described | {"labels": labels}))
 
 

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from ontogeny.canonical import digest
 from ontogeny.errors import InputError
-from ontogeny.files import read_json, replacing, write_json
+from ontogeny.files import locked, making, read_json, recorded, write_json
 from ontogeny.streams import numpy_stream
 from ontogeny.training import standard_library
 
@@ -93,8 +93,9 @@ def _documents(source: str, max_characters: int | None, keep: Path | None) -> It
 
 def _kept(source: str, max_characters: int | None, keep: Path) -> list[str]:
     path = keep / f"{digest([source, max_characters, standard_library.fingerprint()])}.documents.json"
-    if not path.exists():
-        write_json(path, {"documents": list(_limited(EMBEDDED[source](), max_characters))})
+    with making(path) as temporary:
+        if temporary:
+            write_json(temporary, {"documents": list(_limited(EMBEDDED[source](), max_characters))})
     return list(read_json(path)["documents"])
 
 
@@ -317,16 +318,19 @@ def tokenise(corpus: Corpus, tokenizer: Tokenizer, end_token: int | None, direct
     tokens = open_tokens(directory, identity)
     if tokens is not None:
         return tokens
-    directory.mkdir(parents=True, exist_ok=True)
-    counts = dict.fromkeys(SPLITS, 0)
-    with replacing(directory / f"{identity}.bin") as temporary, temporary.open("wb") as file:
-        for part in SPLITS:
-            for ids in _encoded([text for text in corpus.documents if split(text) == part], tokenizer, end_token):
-                file.write(ids.astype(dtype).tobytes())
-                counts[part] += len(ids)
-    described = {**recipe, "source": corpus.source, "dtype": dtype.name, "vocabulary": size, "counts": counts}
-    with replacing(directory / f"{identity}.json") as temporary:
-        temporary.write_text(json.dumps(described, indent=1))
+    with locked(directory / f"{identity}.bin"):
+        tokens = open_tokens(directory, identity)
+        if tokens is not None:
+            return tokens
+        counts = dict.fromkeys(SPLITS, 0)
+        with recorded(directory / f"{identity}.bin") as temporary, temporary.open("wb") as file:
+            for part in SPLITS:
+                for ids in _encoded([text for text in corpus.documents if split(text) == part], tokenizer, end_token):
+                    file.write(ids.astype(dtype).tobytes())
+                    counts[part] += len(ids)
+        described = {**recipe, "source": corpus.source, "dtype": dtype.name, "vocabulary": size, "counts": counts}
+        with recorded(directory / f"{identity}.json") as temporary:
+            temporary.write_text(json.dumps(described, indent=1))
     tokens = open_tokens(directory, identity)
     if tokens is None:
         raise InputError(f"text {corpus.source}: its documents hold no tokens; give more text")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ontogeny.errors import InputError
+from ontogeny.files import replacing
 from ontogeny.lab.claims import ledger_rows, load_sources
 from ontogeny.lab.findings import store_findings
 from ontogeny.lab.report import markdown, tables
@@ -34,7 +35,8 @@ def write_report(store: Store, out: Path) -> list[Path]:
     try:
         for path, content in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            with replacing(path, lasting=False) as temporary:
+                temporary.write_bytes(content)
     except OSError as error:
         raise InputError(f"--out {out}: can't be written ({error}); give a file name in a folder of your own") from None
     return list(files)
