@@ -19,6 +19,7 @@ Select = Literal["top", "middle", "bottom"]
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 TOLERANCE = 1e-7  # largest principal-angle sine that a certificate accepts
+LONGEST_REASON = 120  # characters that say why a certificate failed
 
 
 @dataclass(frozen=True)
