@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from tiny import tiny_checkpoint
 
 from ontogeny.errors import CheckpointError, GenomeError, InputError
+from ontogeny.genome import extract as extract_module
 from ontogeny.genome import genome as genome_module
 from ontogeny.genome.checkpoint import Checkpoint, open_checkpoint
 from ontogeny.genome.extract import Reading, Recipe, extract, extract_to
@@ -65,6 +66,27 @@ def test_processes_write_the_same_bytes(recipe: Recipe, fused: Checkpoint, tmp_p
     with processes(1) as mapper:
         extract_to(tmp_path / "there", fused, recipe, mapper=mapper)
     assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
+
+
+@pytest.mark.parametrize("basis", ["canonical", "singular"])
+def test_batches_by_shape_agree_with_one_at_a_time(
+    basis: Any, fused: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an accelerator would do, here on the CPU under its other name; batches of three where eight are alike."""
+    monkeypatch.setattr(extract_module, "BATCH", 3 * 32 * 32)
+    recipe = Recipe("25%", basis=basis)
+    alone, together = (
+        extract(fused, recipe, dtype=torch.float64),
+        extract(fused, recipe, dtype=torch.float64, device="cpu:0"),
+    )
+    assert list(alone.genes) == list(together.genes) == list(fused.sites)
+    for site, gene in alone.genes.items():
+        for Q, other in zip(vars(gene).values(), vars(together.genes[site]).values(), strict=True):
+            torch.testing.assert_close(Q @ Q.T, other @ other.T, atol=1e-9, rtol=0)
+    certificates = together.provenance["certificates"]
+    assert all(one["passed"] and one["method"] == "gram" for one in certificates.values())
+    for name, one in alone.provenance["certificates"].items():
+        assert certificates[name]["gap"] == pytest.approx(one["gap"], rel=1e-6)
 
 
 def test_what_stops_it_leaves_nothing(fused: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,9 +24,10 @@ from ontogeny.genome.genome import Draft, Gene, Genome, Mask, Subspace, drafting
 from ontogeny.genome.linalg import (
     LONGEST_REASON,
     Certificate,
+    Decomposition,
     Select,
     canonical_basis,
-    leading_subspaces,
+    leading_subspaces_of,
     singular_values,
 )
 from ontogeny.genome.sites import Site
@@ -37,7 +38,8 @@ Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[tuple[Any, Any
 
 SELECT, BASES, SCOPES = ("top", "middle", "bottom"), ("canonical", "singular"), ("matrix", "global")
 PROFILES = ("uniform", "energy")
-PARALLEL = 2**22  # entries; matrices up to here are decomposed one a core, larger ones with all cores on each
+PARALLEL = 2**24  # entries; matrices up to here are decomposed one a core, larger ones with all cores on each
+BATCH = 2**27  # entries that an accelerator decomposes together
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ def extract(
         # converted here: what stays would fragment a worker's heap
         genes[site] = gene if isinstance(gene, Mask) else Subspace(gene.U.to(dtype), gene.V.to(dtype))
         certificates |= {site.name: certificate} if certificate else {}
+    genes = {site: genes[site] for site in checkpoint.sites}  # an accelerator takes them by shape
     return Genome(genes, {"recipe": recipe_json, "source": checkpoint.source(), "certificates": certificates})
 
 
@@ -191,7 +194,7 @@ def _plan(checkpoint: Checkpoint, recipe: Recipe, device: str, progress: Progres
             raise InputError(f"site {site.name} {site.shape}: {error}") from None
     if recipe.energy is not None or recipe.profile == "energy":
         weights = site_weights(checkpoint, recipe.fold_norms)
-        read = _ahead(lambda weight: singular_values(weight[1]), weights, _workers(checkpoint, "cpu"))
+        read = _ahead(lambda weight: singular_values(weight[1]), weights, _workers(checkpoint))
         spectra, share = list(progress(read, len(checkpoint.sites))), recipe.energy
         if share is None:
             recipe_json["energy_share"] = share = energy_for_values(spectra, _values(recipe, checkpoint.sites))
@@ -207,9 +210,13 @@ def _genes(names: Collection[str] | None, reading: Reading) -> Iterator[tuple[Si
     if not reading.ranks:
         yield from ((site, mask, None) for site, mask in _masks(weights, reading.recipe))
         return
-    found = _ahead(partial(_bases, reading=reading), weights, _workers(reading.checkpoint, reading.device))
-    for site, bases, certificate in found:
-        yield site, Subspace(*bases), certificate.to_json()
+    if reading.device == "cpu":
+        found = _ahead(partial(_gene_of, reading=reading), weights, _workers(reading.checkpoint))
+    else:  # batch after batch there; the bases of the one before meanwhile here
+        decomposed = _ahead(partial(_decompose, reading=reading), _batches(names, reading), 1)
+        found = _ahead(partial(_gene, reading=reading), chain.from_iterable(decomposed), torch.get_num_threads())
+    for site, gene, certificate in found:
+        yield site, gene, certificate.to_json()
 
 
 def _put(names: Collection[str] | None, reading: Reading, draft: Draft) -> Iterator[tuple[str, Any]]:
@@ -223,19 +230,41 @@ def _part(names: Collection[str], reading: Reading, draft: Draft) -> list[tuple[
     return list(_put(names, reading, draft))
 
 
-def _bases(weight: tuple[Site, Tensor], reading: Reading) -> tuple[Site, tuple[Tensor, Tensor], Certificate]:
-    site, W = weight
-    found = leading_subspaces(W.to(reading.device), reading.ranks[site.name], reading.recipe.select)
-    bases = (found.U, found.V)
-    if reading.recipe.basis == "canonical":
-        bases = (canonical_basis(found.U), canonical_basis(found.V))
-    return site, bases, found.certificate
+def _batches(names: Collection[str] | None, reading: Reading) -> Iterator[list[tuple[Site, Tensor]]]:
+    """Weights by shape, as many together as have ``BATCH`` entries."""
+    by_shape: dict[tuple[int, ...], list[str]] = {}
+    for site in reading.checkpoint.sites:
+        if names is None or site.name in names:
+            by_shape.setdefault((*site.shape, reading.ranks[site.name]), []).append(site.name)
+    for (d_out, d_in, _), same in by_shape.items():
+        size = max(1, BATCH // (d_out * d_in))
+        for i in range(0, len(same), size):
+            yield list(site_weights(reading.checkpoint, reading.recipe.fold_norms, same[i : i + size]))
 
 
-def _workers(checkpoint: Checkpoint, device: str) -> int:
+def _decompose(weights: list[tuple[Site, Tensor]], reading: Reading) -> list[tuple[Site, Decomposition]]:
+    """Weights of one shape and rank; side by side on an accelerator."""
+    matrices = [W.to(reading.device) for _, W in weights]
+    rank, batched = reading.ranks[weights[0][0].name], reading.device != "cpu"
+    found = leading_subspaces_of(matrices, rank, reading.recipe.select, batched=batched)
+    return [(site, one) for (site, _), one in zip(weights, found, strict=True)]
+
+
+def _gene(decomposed: tuple[Site, Decomposition], reading: Reading) -> tuple[Site, Subspace, Certificate]:
+    site, found = decomposed
+    if reading.recipe.basis == "singular":
+        return site, Subspace(found.U, found.V), found.certificate
+    return site, Subspace(canonical_basis(found.U), canonical_basis(found.V)), found.certificate
+
+
+def _gene_of(weight: tuple[Site, Tensor], reading: Reading) -> tuple[Site, Subspace, Certificate]:
+    return _gene(_decompose([weight], reading)[0], reading)
+
+
+def _workers(checkpoint: Checkpoint) -> int:
     """How many matrices are decomposed side by side: one a core, or one at a time with all cores on it."""
     small = all(site.shape[0] * site.shape[1] <= PARALLEL for site in checkpoint.sites)
-    return torch.get_num_threads() if small and device == "cpu" else 1
+    return torch.get_num_threads() if small else 1
 
 
 def _ahead(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:
