@@ -94,6 +94,8 @@ def extract(
     revision: Annotated[str | None, typer.Option(help="hub revision")] = None,
     dtype: Annotated[str, typer.Option(help="storage type: float32, float64, float16 or bfloat16")] = "float32",
     device: Annotated[str, typer.Option(help="where to decompose: cpu or cuda")] = "cpu",
+    engine: Annotated[str, typer.Option(help="local (threads), or spread over processes")] = "local",
+    workers: Annotated[int | None, typer.Option(min=1, help="worker processes; default one a core")] = None,
 ) -> None:
     """Read a genome: checkpoint directory or hub id -> genome file. Without a size: --rank 10%."""
     from ontogeny.terminal.genome import extract_genome
@@ -102,7 +104,8 @@ def extract(
     if all(value is None for value in size.values()):
         size["rank"] = "10%"
     choices = {"select": select, "basis": basis, "fold_norms": fold_norms}
-    extract_genome(checkpoint, out, size | choices, pattern=pattern, revision=revision, dtype=dtype, device=device)
+    circumstance: dict[str, Any] = {"dtype": dtype, "device": device, "engine": engine, "workers": workers}
+    extract_genome(checkpoint, out, size | choices, pattern=pattern, revision=revision, **circumstance)
 
 
 @app.command()

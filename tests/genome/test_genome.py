@@ -12,10 +12,9 @@ import torch
 from tiny import PROVENANCE, tiny_masks, tiny_subspaces
 
 from ontogeny.errors import GenomeError
-from ontogeny.genome import genome as genome_module
-from ontogeny.genome.genome import MAX_HEADER, Gene, Genome, Mask, Subspace, load, save
+from ontogeny.genome.genome import MAX_HEADER, Draft, Gene, Genome, Mask, Subspace, load, save
 from ontogeny.genome.linalg import haar
-from ontogeny.genome.sites import make_site
+from ontogeny.genome.sites import Site, make_site
 from ontogeny.streams import stream
 
 
@@ -84,11 +83,10 @@ def test_failed_save_leaves_the_old_file(
     save(tiny_masks(), tmp_path / "g")
     old = (tmp_path / "g").read_bytes()
 
-    def fail(tensors: Any, path: Path, metadata: Any) -> None:
-        path.write_bytes(b"half")
+    def fail(draft: Draft, site: Site, gene: Gene) -> None:
         raise failure
 
-    monkeypatch.setattr(genome_module, "save_file", fail)
+    monkeypatch.setattr(Draft, "put", fail)
     with pytest.raises(GenomeError if isinstance(failure, OSError) else KeyboardInterrupt):
         save(tiny_subspaces(), tmp_path / "g")
     assert (tmp_path / "g").read_bytes() == old

@@ -13,6 +13,7 @@ from ontogeny.genome.linalg import (
     canonical_basis,
     haar,
     leading_subspaces,
+    leading_subspaces_of,
     orthonormality_error,
     singular_values,
 )
@@ -121,3 +122,26 @@ def test_canonical_basis_depends_on_the_span_alone(d: int, seed: int, data: st.D
     assert sine(Q, canonical) < 1e-10
     assert orthonormality_error(canonical) < 1e-12
     assert torch.allclose(canonical_basis(Q @ haar(k, k, stream(seed, "R"))), canonical, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(60, 40), (40, 60), (1, 1), (1, 5), (2, 2)])
+def test_a_batch_is_each_alone(shape: tuple[int, int]) -> None:
+    """Two of the four are beyond a Gram matrix: they spoil the batch, and are then decomposed by themselves."""
+    good = [torch.randn(shape, generator=stream(i), dtype=torch.float64) for i in range(2)]
+    weights, k = [*good, torch.zeros(shape), good[0] * 1e200], max(1, min(shape) // 4)
+    for one, alone in zip(
+        leading_subspaces_of(weights, k, batched=True), map(leading_subspaces, weights, 4 * [k]), strict=True
+    ):
+        assert one.certificate.passed == alone.certificate.passed
+        assert one.certificate.method == alone.certificate.method
+        torch.testing.assert_close(one.S, alone.S)
+        if one.certificate.passed:
+            assert sine(one.U, alone.U) < TOLERANCE
+            assert sine(one.V, alone.V) < TOLERANCE
+
+
+def test_bases_are_orthonormal_to_the_last_bits() -> None:
+    """A genome stored in float64 is checked to 1e-13."""
+    found = leading_subspaces(torch.randn(700, 800, generator=stream(0)), 70)
+    assert found.certificate.method == "gram"
+    assert found.certificate.orthonormality < 1e-14

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -38,6 +39,14 @@ CONFIG = {  # SmolLM2-135M's shapes
     "num_key_value_heads": 3,
     "vocab_size": 49152,
     "tie_word_embeddings": True,
+}
+BIG = CONFIG | {  # 6.6 GB in float32: docs/reliability.md says what it takes to extract
+    "hidden_size": 2048,
+    "intermediate_size": 5632,
+    "num_hidden_layers": 31,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "vocab_size": 32000,
 }
 
 
@@ -182,8 +191,9 @@ def _timed(shape: tuple[int, int], rate: float) -> Iterator[Entry]:
     yield Entry(f"its subspace error, {at}", error, "sine", errors, target=words, met=error <= TOLERANCE)
 
 
-def make_checkpoint(directory: Path, config: Mapping[str, object]) -> None:
-    """Write a Llama configuration's random bfloat16 weights as two safetensors shards: layers, and the rest."""
+def make_checkpoint(directory: Path, config: Mapping[str, object], dtype: torch.dtype = torch.bfloat16) -> None:
+    """Write a Llama configuration's random weights as safetensors shards: a layer each, and the rest. One at a time
+    is in memory."""
     from safetensors.torch import save_file
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -192,17 +202,14 @@ def make_checkpoint(directory: Path, config: Mapping[str, object]) -> None:
             str(config["model_type"]), **{k: v for k, v in config.items() if k != "model_type"}
         )
         shapes = {name: p.shape for name, p in AutoModelForCausalLM.from_config(built).named_parameters()}
-    files: dict[str, dict[str, Tensor]] = {
-        "model-00001-of-00002.safetensors": {},
-        "model-00002-of-00002.safetensors": {},
-    }
-    weight_map = {}
-    for name, shape in shapes.items():
-        file = list(files)["layers" in name]
-        files[file][name] = (0.02 * torch.randn(shape, generator=stream(0, "bench", name))).bfloat16()
-        weight_map[name] = file
-    for file, tensors in files.items():
-        save_file(tensors, directory / file)
+    shards: dict[str, list[str]] = {}
+    for name in shapes:
+        layer = re.search(r"layers\.(\d+)\.", name)
+        shards.setdefault(f"model-{layer[1] if layer else 'rest'}.safetensors", []).append(name)
+    for file, names in shards.items():
+        draws = {name: torch.randn(shapes[name], generator=stream(0, "bench", name)) for name in names}
+        save_file({name: draw.mul_(0.02).to(dtype) for name, draw in draws.items()}, directory / file)
+    weight_map = {name: file for file, names in shards.items() for name in names}
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     (directory / "config.json").write_text(json.dumps(config))
 

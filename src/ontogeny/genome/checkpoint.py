@@ -7,7 +7,8 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -62,17 +63,20 @@ class Checkpoint:
         """One tensor as stored. Raises CheckpointError if it is missing, unreadable, quantised or non-finite."""
         if name not in self.tensors:
             raise CheckpointError(f"{self.name}: no tensor {name}")
+        self._check_type(name)
         stored = self.tensors[name]
-        if stored.dtype not in FLOATS:
-            raise CheckpointError(
-                f"{self.name}: tensor {name} is stored as {stored.dtype}: a quantised checkpoint has no plain weights "
-                f"to read ({', '.join(FLOATS)}); use the unquantised one"
-            )
         with _opened(self.directory / stored.file) as file:
             tensor: Tensor = file.get_tensor(name)
         if not is_finite(tensor):
             raise CheckpointError(f"{self.name}: tensor {name} has NaN or infinite entries: the checkpoint is damaged")
         return tensor
+
+    def _check_type(self, name: str) -> None:
+        if self.tensors[name].dtype not in FLOATS:
+            raise CheckpointError(
+                f"{self.name}: tensor {name} is stored as {self.tensors[name].dtype}: a quantised checkpoint has no "
+                f"plain weights to read ({', '.join(FLOATS)}); use the unquantised one"
+            )
 
     @cached_property
     def places(self) -> list[Place]:
@@ -93,17 +97,32 @@ class Checkpoint:
             found += [make_site(name, (len(rows), d_in)) for name, rows in place.rows.items()]
         return tuple(found)
 
-    def weights(self) -> Iterator[tuple[Site, Tensor]]:
-        """Each site's (d_out, d_in) matrix, one stored tensor in memory at a time."""
+    @property
+    def stored_sites(self) -> dict[str, tuple[str, ...]]:
+        """Stored tensor -> the sites in it, in order."""
         if self.pattern is not None:
-            yield from zip(self.sites, map(self.read, self._matched()), strict=True)
+            return {name: (site.name,) for name, site in zip(self._matched(), self.sites, strict=True)}
+        return {f"{place.name}.weight": tuple(place.rows) for place in self.places}
+
+    def check_types(self) -> None:
+        """Raise CheckpointError, before any is read, where a site's numbers are not plain floats."""
+        for name in self.stored_sites:
+            self._check_type(name)
+
+    def weights(self, names: Collection[str] | None = None) -> Iterator[tuple[Site, Tensor]]:
+        """Each site's (d_out, d_in) matrix, or those of these sites; one stored tensor in memory at a time."""
+        by_name = {s.name: s for s in self.sites if names is None or s.name in names}
+        if self.pattern is not None:
+            yield from ((by_name[s], self.read(n)) for n, (s,) in self.stored_sites.items() if s in by_name)
             return
-        by_name = {s.name: s for s in self.sites}
         for place in self.places:
+            if by_name.keys().isdisjoint(place.rows):
+                continue
             W = self.read(f"{place.name}.weight")
             W = W.T if place.linear.transposed else W
             for name, rows in place.rows.items():
-                yield by_name[name], W if len(rows) == len(W) else W[rows]
+                if name in by_name:
+                    yield by_name[name], W if len(rows) == len(W) else W[rows]
 
     def norm_gain(self, site_name: str) -> Tensor | None:
         """The gain (d_in,) of the norm that feeds this site, or None where no norm does."""
@@ -118,8 +137,10 @@ class Checkpoint:
 
     def source(self) -> dict[str, Any]:
         """Provenance: id, revision, configuration and the sha256 of every weight file (hashed once)."""
-        for file in sorted({stored.file for stored in self.tensors.values()}):
-            self._digests.setdefault(file, file_digest(self.directory / file))
+        files = sorted({stored.file for stored in self.tensors.values()} - self._digests.keys())
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            digests = pool.map(file_digest, [self.directory / file for file in files])
+            self._digests.update(zip(files, digests, strict=True))
         return {
             "id": self.name,
             "revision": self.revision,
@@ -192,6 +213,12 @@ def _checked(checkpoint: Checkpoint) -> Checkpoint:
             some = ", ".join(list(checkpoint.tensors)[:3])
             raise CheckpointError(
                 f"{checkpoint.name}: no 2-D tensor matches {checkpoint.pattern!r}; there are {some} …"
+            )
+        names = [one.name for one in matched]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise CheckpointError(
+                f"{checkpoint.name}: {checkpoint.pattern!r} finds both {twice[0]} and {twice[0]}.weight, which would "
+                "be one site; give a pattern that finds one of them"
             )
     for one in checkpoint.sites:
         if min(one.shape) < 1:

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ontogeny import __version__
@@ -21,7 +21,8 @@ from ontogeny.files import replacing
 from ontogeny.genome.sites import Site, in_order, make_site
 
 FORMAT = 1
-FLOATS = ("F32", "F64", "F16", "BF16")
+DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16"}
+FLOATS = tuple(DTYPES.values())
 MAX_HEADER = 1_500_000  # bytes, about 3000 sites; JSON takes up to 25 times its length in memory
 BLOCK = 2**20  # entries of a basis that are converted to float64 at a time
 
@@ -61,37 +62,107 @@ def save(genome: Genome, path: str | Path, dtype: torch.dtype = torch.float32) -
 
     ``dtype`` is the storage type of subspaces; masks are packed to bits.
     """
-    path = Path(path)
-    tensors: dict[str, Tensor] = {}
-    sites: dict[str, Any] = {}
+    kind(genome)
     certificates = genome.provenance.get("certificates", {})
-    for site, gene in genome.genes.items():
-        if isinstance(gene, Subspace):  # cloned: safetensors refuses tensors that share memory, as two sites' may
-            tensors[f"{site.name}.U"] = gene.U.to("cpu", dtype).clone(memory_format=torch.contiguous_format)
-            tensors[f"{site.name}.V"] = gene.V.to("cpu", dtype).clone(memory_format=torch.contiguous_format)
-            sites[site.name] = {"shape": site.shape, "rank": gene.rank}
-        else:
-            tensors[f"{site.name}.keep"] = torch.from_numpy(np.packbits(gene.keep.cpu().numpy(), axis=-1))
-            sites[site.name] = {"shape": site.shape, "kept": int(gene.keep.count_nonzero())}
-        if site.name in certificates:
-            sites[site.name]["certificate"] = certificates[site.name]
-    header = {
-        "format": FORMAT,
-        "kind": kind(genome),
-        "recipe": genome.provenance.get("recipe", {}),
-        "sites": sites,
-        "source": genome.provenance.get("source", {}),
-        "versions": {"ontogeny": __version__, "torch": torch.__version__, "numpy": np.__version__},
-    }
+    entries = {site.name: entry(site, gene, certificates.get(site.name)) for site, gene in genome.genes.items()}
+    with drafting(path, entries, genome.provenance, dtype) as (draft, written):
+        for site, gene in genome.genes.items():
+            draft.put(site, gene)
+        written |= entries
+
+
+def entry(site: Site, gene: Gene, certificate: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the header says of a site: its shape, its rank or how many entries it keeps, and its certificate."""
+    size = {"rank": gene.rank} if isinstance(gene, Subspace) else {"kept": int(gene.keep.count_nonzero())}
+    return {"shape": site.shape, **size} | ({} if certificate is None else {"certificate": certificate})
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A genome file in the making. The place of every tensor is known, so any process may ``put`` any gene.
+
+    ``tensors`` are the entries of the safetensors header; the data begins at the byte ``start``.
+    """
+
+    file: Path
+    dtype: torch.dtype
+    start: int
+    tensors: Mapping[str, Mapping[str, Any]]
+
+    def put(self, site: Site, gene: Gene) -> None:
+        """Write a site's tensors where they belong, each through a memory map of its own: none stays in memory."""
+        for name, tensor in _tensors(site, gene, self.dtype):
+            first, end = self.tensors[name]["data_offsets"]
+            mapped = np.memmap(self.file, np.uint8, "r+", self.start + first, (end - first,))
+            mapped[:] = tensor.contiguous().view(torch.uint8).numpy().reshape(-1)
+
+
+@contextmanager
+def drafting(
+    path: str | Path, entries: Mapping[str, Any], provenance: Mapping[str, Any], dtype: torch.dtype = torch.float32
+) -> Iterator[tuple[Draft, dict[str, Any]]]:
+    """A genome file laid out before its genes are known, and a dict for the header's entries, to be filled by the end.
+
+    ``entries`` is what the header will say of every site, or something longer: sizes are final, certificates needn't
+    be. The disk space is taken at once. The file appears whole when the block ends, or not at all.
+    Raises GenomeError for a path that can't be written, a full disk, and a header too large to be read again.
+    """
+    path, tensors = Path(path), _layout(entries, dtype)
+    room = len(_header_bytes(entries, provenance, tensors))
+    if room > MAX_HEADER:
+        raise GenomeError(f"{path}: the header would take {room} bytes; at most {MAX_HEADER} are read")
+    size = 8 + room + max(tensor["data_offsets"][1] for tensor in tensors.values())
+    written: dict[str, Any] = {}
     try:
         with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata={"ontogeny": canonical_json(header)})
-            _check_header_size(temporary, path)  # what can't be read again is not written
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)  # safetensors writes 0600
-    except (OSError, SafetensorError) as error:
-        raise GenomeError(f"{path}: can't be written ({error}): give a path in a writable folder") from None
+            with temporary.open("wb") as file:
+                file.truncate(size)
+                if hasattr(os, "posix_fallocate"):  # without it a full disk would show at a write through the map
+                    os.posix_fallocate(file.fileno(), 0, size)
+            yield Draft(temporary, dtype, 8 + room, tensors), written
+            header = _header_bytes(written, provenance, tensors)
+            assert len(header) <= room
+            with temporary.open("r+b") as file:
+                file.write(room.to_bytes(8, "little") + header.ljust(room))
+    except OSError as error:
+        raise GenomeError(f"{path}: can't be written ({error}): give a path in a writable folder with space") from None
+
+
+def _layout(entries: Mapping[str, Any], dtype: torch.dtype) -> dict[str, dict[str, Any]]:
+    """Every tensor's entry of the safetensors header, by name, one after the other."""
+    kinds = {}
+    for name, (shape, rank) in ((name, (one["shape"], one.get("rank"))) for name, one in entries.items()):
+        if rank is None:
+            kinds[f"{name}.keep"] = ("U8", 1, (shape[0], (shape[1] + 7) // 8))
+        else:
+            for side, d in zip("UV", shape, strict=True):
+                kinds[f"{name}.{side}"] = (DTYPES[dtype], dtype.itemsize, (d, rank))
+    tensors, end = {}, 0
+    for name, (stored, width, shape) in sorted(kinds.items()):
+        start, end = end, end + width * shape[0] * shape[1]
+        tensors[name] = {"dtype": stored, "shape": shape, "data_offsets": (start, end)}
+    return tensors
+
+
+def _header_bytes(entries: Mapping[str, Any], provenance: Mapping[str, Any], tensors: Mapping[str, Any]) -> bytes:
+    header = {
+        "format": FORMAT,
+        "kind": "subspace" if any("rank" in one for one in entries.values()) else "mask",
+        "recipe": provenance.get("recipe", {}),
+        "sites": entries,
+        "source": provenance.get("source", {}),
+        "versions": {"ontogeny": __version__, "torch": torch.__version__, "numpy": np.__version__},
+    }
+    text = canonical_json({"__metadata__": {"ontogeny": canonical_json(header)}, **tensors}).encode()
+    return text + b" " * (-len(text) % 8)  # the data of a safetensors file is aligned
+
+
+def _tensors(site: Site, gene: Gene, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(gene, Subspace):
+        for side, Q in zip("UV", (gene.U, gene.V), strict=True):
+            yield f"{site.name}.{side}", Q.to("cpu", dtype)
+    else:
+        yield f"{site.name}.keep", torch.from_numpy(np.packbits(gene.keep.cpu().numpy(), axis=-1))
 
 
 def kind(genome: Genome) -> str:

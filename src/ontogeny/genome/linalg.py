@@ -1,24 +1,22 @@
 """Leading singular subspaces with a certificate; Haar bases; bases that depend on the span alone."""
 
-import ctypes
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 import scipy.linalg
 import torch
 from jaxtyping import Float
-from scipy.linalg import cython_lapack
 from torch import Tensor
 
 from ontogeny.errors import InputError
+from ontogeny.genome import lapack
+from ontogeny.genome.lapack import Array
 
 Select = Literal["top", "middle", "bottom"]
-Array = np.ndarray[Any, np.dtype[np.float64]]
-
 TOLERANCE = 1e-7  # largest principal-angle sine that a certificate accepts
+LONGEST_REASON = 120  # characters that say why a certificate failed
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,8 @@ class Certificate:
     """Evidence that a computed subspace is the one asked for.
 
     ``gap`` is the relative gap at the cut, (σₖ − σₖ₊₁)/σₖ; ``orthonormality`` the largest entry of |QᵀQ − I|;
-    ``residual`` is ‖W V − U S‖_F/σ₁; ``error_bound`` bounds the largest principal-angle sine (Wedin 1972).
+    ``residual`` is the larger of ‖W V − U S‖_F and ‖Wᵀ U − V S‖_F, over σ₁; ``error_bound`` bounds the largest
+    principal-angle sine (Wedin 1972).
     """
 
     gap: float
@@ -76,20 +75,25 @@ def singular_values(W: Float[Tensor, "d_out d_in"]) -> Float[Tensor, " short"]:
 def leading_subspaces(W: Float[Tensor, "d_out d_in"], rank: int, select: Select = "top") -> Decomposition:
     """The ``rank`` leading (or middle, or last) singular triplets of ``W``, certified.
 
-    Float64 Gram matrix of the short side, LAPACK's ``syevr`` for the wanted eigenvectors alone, one
-    Rayleigh–Ritz step on the long side; where the certificate fails, a full float64 SVD. Matrices on an
-    accelerator are decomposed there with a full ``eigh``. A certificate that still fails says why.
+    Eigenvectors of the short side's float64 Gram matrix, those of the window alone on a CPU; the long side follows
+    from them. Where the certificate fails, a full float64 SVD. A certificate that still fails says why.
 
     Raises InputError for a rank outside [1, min(d_out, d_in)] or non-finite entries.
     """
-    short = min(W.shape)
-    if not 1 <= rank <= short:
-        raise InputError(f"rank {rank} is not possible for a {W.shape[0]}×{W.shape[1]} matrix: give 1 to {short}")
-    if not is_finite(W):
-        raise InputError("the matrix has NaN or infinite entries: the checkpoint is damaged")
-    start, stop = window(short, rank, select)
-    result = _by_gram(W, start, stop)
-    return result if result.certificate.passed else _by_svd(W, start, stop)
+    return leading_subspaces_of([W], rank, select)[0]
+
+
+def leading_subspaces_of(
+    weights: Sequence[Float[Tensor, "d_out d_in"]], rank: int, select: Select = "top", *, batched: bool = False
+) -> list[Decomposition]:
+    """``leading_subspaces`` of matrices of one shape; ``batched``: side by side on the device where they are."""
+    shape = tuple(weights[0].shape)
+    if not 1 <= rank <= min(shape):
+        raise InputError(f"rank {rank} is not possible for a {shape[0]}×{shape[1]} matrix: give 1 to {min(shape)}")
+    start, stop = window(min(shape), rank, select)
+    found = _by_batch(weights, start, stop) if batched else [_by_gram(W, start, stop) for W in weights]
+    pairs = zip(weights, found, strict=True)
+    return [one if one and one.certificate.passed else _by_svd(W, start, stop) for W, one in pairs]
 
 
 def is_finite(W: Tensor) -> bool:
@@ -102,81 +106,115 @@ def _wide(W: Tensor) -> Array:
     return np.asarray(A.detach().to("cpu", torch.float64).numpy())
 
 
-def _by_gram(W: Tensor, start: int, stop: int) -> Decomposition:
-    short = min(W.shape)
+def _by_gram(W: Tensor, start: int, stop: int) -> Decomposition | None:
+    """None where the Gram matrix doesn't do: its entries overflow, or its eigenvectors aren't to be had."""
+    A = _wide(W)
+    short = len(A)
     low, high = max(start - 1, 0), min(stop + 1, short)  # one neighbour on each side, for the gaps
-    if W.device.type == "cpu":
-        A = _wide(W)
-        values, vectors = _eigenpairs(A @ A.T, short - high, short - low)
-        values, vectors = values[::-1], vectors[:, ::-1]
-    else:
-        D = (W if W.shape[0] <= W.shape[1] else W.T).double()
-        all_values, all_vectors = torch.linalg.eigh(D @ D.T)
-        A = D.cpu().numpy()
-        values = all_values.flip(0)[low:high].cpu().numpy()
-        vectors = all_vectors.flip(1)[:, low:high].cpu().numpy()
-    sigma = np.sqrt(np.clip(values, 0, None))
-    left = np.ascontiguousarray(vectors[:, start - low : stop - low])
-    right, S, rotation = np.linalg.svd(A.T @ left, full_matrices=False)
-    left = left @ rotation.T
-    above = sigma[0] if low < start else None
-    below = sigma[-1] if high > stop else None
-    return _certified(W, A, left, S, right, above, below, "gram")
+    G = lapack.gram(A)
+    norm = float(np.sqrt(np.trace(G)))
+    if not np.isfinite(norm):  # as it is wherever an entry isn't
+        return None
+    try:
+        values, vectors = lapack.eigenpairs(G, short - high, short - low)
+        kept = np.ascontiguousarray(vectors[:, ::-1][:, start - low : stop - low])
+        pair = _pair(A, kept, np)
+    except np.linalg.LinAlgError:
+        return None
+    return _decomposition(tuple(W.shape), pair, np.sqrt(np.clip(values[::-1], 0, None)), (low, start, stop), norm)
 
 
-def _eigenpairs(G: Array, low: int, high: int) -> tuple[Array, Array]:
-    """Eigenvalues [low, high), ascending, and their eigenvectors as columns, of a symmetric matrix (overwritten).
+def _by_batch(weights: Sequence[Tensor], start: int, stop: int) -> list[Decomposition | None]:
+    """One stack of Gram matrices and one of full eigendecompositions, in float64 on the device of the weights."""
+    shape = tuple(weights[0].shape)
+    short = min(shape)
+    low, high = max(start - 1, 0), min(stop + 1, short)
+    A = torch.stack([W if shape[0] <= shape[1] else W.T for W in weights]).double()
+    norms = torch.linalg.matrix_norm(A).tolist()
+    try:
+        if not np.isfinite(norms).all():
+            raise np.linalg.LinAlgError("an entry is not finite")
+        values, vectors = torch.linalg.eigh(A @ A.mT)
+        pairs = _pair(A, vectors.flip(-1)[..., start:stop].contiguous(), torch)
+    except (np.linalg.LinAlgError, torch.linalg.LinAlgError):  # one of them spoils the stack
+        return [None] if len(weights) == 1 else [_by_batch([W], start, stop)[0] for W in weights]
+    sigma = values.flip(-1)[..., low:high].clamp(min=0).sqrt().cpu().numpy()
+    parts = [[part[i].cpu().numpy() for part in pairs] for i in range(len(weights))]
+    return [
+        _decomposition(shape, part, near, (low, start, stop), norm)
+        for part, near, norm in zip(parts, sigma, norms, strict=True)
+    ]
 
-    LAPACK's ``dsyevr`` as ``scipy.linalg.eigh`` calls it, except that other threads run meanwhile.
+
+def _pair(A: Any, left: Any, xp: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """From (…, short, k) eigenvectors of A Aᵀ both bases and the singular values, and how far they are off:
+    (left, S, right, residual, orthonormality). ``xp``: NumPy or torch, a matrix or a stack.
+
+    The long side is AᵀX made orthonormal by a Cholesky factor: its columns are orthogonal but for rounding, so that
+    this is as good as a QR decomposition. The residual is that of Wedin's theorem, the larger of both sides'.
     """
-    n, count = len(G), high - low
-    values, vectors, support = np.empty(n), np.empty((count, n)), np.empty(2 * count, np.int32)
-    work, integers = np.empty(64 * n + 2**13), np.empty(10 * n, np.int32)  # 26 n at least; the rest is for blocks
-    numbers = np.array([n, low + 1, high, len(work), len(integers), 0, 0], np.int32)
-    size, first, last, work_size, integers_size, found, info = np.split(numbers, 7)
-    zero = np.zeros(1)
-    arguments = [b"V", b"I", b"L", size, G, size, zero, zero, first, last, zero, found, values, vectors, size]
-    arguments += [support, work, work_size, integers, integers_size, info]
-    _dsyevr()(*(a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments))
-    if info[0]:
-        raise np.linalg.LinAlgError(f"LAPACK's dsyevr failed (info {info[0]})")
-    return values[:count], vectors.T
+    eye = xp.eye(left.shape[-1], dtype=xp.float64) if xp is np else torch.eye(left.shape[-1]).to(left)
+    left = left @ (1.5 * eye - 0.5 * (left.mT @ left))  # a Newton–Schulz step: orthonormal to the last bits
+    Y = A.mT @ left
+    M = Y.mT @ Y
+    lengths = xp.sqrt(xp.linalg.diagonal(M)) + 1e-150  # a zero stays one: the factor below refuses it
+    Y, M = Y / lengths[..., None, :], M / (lengths[..., :, None] * lengths[..., None, :])
+    L = xp.linalg.cholesky(M)
+    right, S = Y @ xp.linalg.inv(L).mT, lengths * xp.linalg.diagonal(L)
+    beside = L.mT * lengths[..., None, :] - eye * S[..., None, :]  # of VᵀAᵀU, what is not S
+    residuals = [xp.linalg.matrix_norm(one) for one in (A @ right - left * S[..., None, :], beside)]
+    errors = [abs(Q.mT @ Q - eye) for Q in (left, right)]
+    orthonormality = xp.maximum(*(xp.amax(error, (-2, -1)) for error in errors))
+    return left, S, right, xp.maximum(*residuals), orthonormality
 
 
-@cache
-def _dsyevr() -> Callable[..., None]:
-    """The routine in SciPy's own LAPACK, which SciPy publishes for callers in C; it takes 21 pointers."""
-    capsule = ctypes.py_object(cython_lapack.__pyx_capi__["dsyevr"])
-    name, pointer = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
-    name.restype, pointer.restype = ctypes.c_char_p, ctypes.c_void_p
-    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 21)(pointer(capsule, ctypes.c_char_p(name(capsule))))
+def _decomposition(
+    shape: tuple[int, ...], pair: Sequence[Any], sigma: Array, where: tuple[int, int, int], norm: float
+) -> Decomposition:
+    left, S, right, residual, orthonormality = pair
+    low, start, stop = where
+    above = float(sigma[0]) if low < start else None
+    below = float(sigma[-1]) if low + len(sigma) > stop else None
+    certificate = _certificate(shape, S, (above, below), float(residual), float(orthonormality), norm, "gram")
+    return _oriented(shape, left, S, right, certificate)
 
 
 def _by_svd(W: Tensor, start: int, stop: int) -> Decomposition:
+    if not is_finite(W):  # LAPACK may hang on them
+        raise InputError("the matrix has NaN or infinite entries: the checkpoint is damaged")
     A = _wide(W)
-    left, sigma, right = np.linalg.svd(A, full_matrices=False)
-    above = sigma[start - 1] if start > 0 else None
-    below = sigma[stop] if stop < len(sigma) else None
-    return _certified(W, A, left[:, start:stop], sigma[start:stop], right[start:stop].T, above, below, "svd")
-
-
-def _certified(
-    W: Tensor,
-    A: Array,
-    left: Array,
-    S: Array,
-    right: Array,
-    above: float | None,
-    below: float | None,
-    method: Literal["gram", "svd"],
-) -> Decomposition:
-    scale = max(A.max(), -A.min()) * np.sqrt(A.size)  # an upper bound on σ₁ where the window doesn't hold it
-    largest = float(above or S[0])
+    U, sigma, Vt = np.linalg.svd(A, full_matrices=False)
+    left, S, right = U[:, start:stop], sigma[start:stop], Vt[start:stop].T
+    above = float(sigma[start - 1]) if start > 0 else None
+    below = float(sigma[stop]) if stop < len(sigma) else None
     residual = float(np.linalg.norm(A @ right - left * S))
+    orthonormality, norm = max(_orthonormality(left), _orthonormality(right)), float(np.linalg.norm(sigma))
+    certificate = _certificate(tuple(W.shape), S, (above, below), residual, orthonormality, norm, "svd")
+    return _oriented(tuple(W.shape), left, S, right, certificate)
+
+
+def _oriented(shape: tuple[int, ...], left: Array, S: Array, right: Array, certificate: Certificate) -> Decomposition:
+    """``left`` is the short side's basis."""
+    sides = (left, right) if shape[0] <= shape[1] else (right, left)
+    U, V = (torch.from_numpy(np.ascontiguousarray(Q)) for Q in sides)
+    return Decomposition(U, torch.from_numpy(np.ascontiguousarray(S)), V, certificate)
+
+
+def _certificate(
+    shape: tuple[int, ...],
+    S: Array,
+    neighbours: tuple[float | None, float | None],
+    residual: float,
+    orthonormality: float,
+    norm: float,
+    method: Literal["gram", "svd"],
+) -> Certificate:
+    """``neighbours``: the singular values above and below the window; ``norm``: ‖W‖_F, which bounds σ₁."""
+    above, below = neighbours
+    largest = float(above or S[0])
     gaps = ([S[-1] - below] if below is not None else [S[-1]]) + ([above - S[0]] if above is not None else [])
     gap = float(min(gaps))
-    orthonormality = max(_orthonormality(left), _orthonormality(right))
-    floor = np.finfo(np.float64).eps * max(A.shape) * min(scale, largest * np.sqrt(A.shape[0]))
+    floor = np.finfo(np.float64).eps * max(shape) * min(norm, largest * np.sqrt(min(shape)))
     bound = residual / gap if gap > 0 else np.inf
     if S[-1] <= floor:
         reason = f"the matrix has numerical rank {int((floor < S).sum())}, below the {len(S)} directions asked for"
@@ -187,14 +225,8 @@ def _certified(
     else:
         reason = ""
     relative = gap / float(S[-1]) if S[-1] > 0 else 0.0
-    bound = min(bound, 1.0)
-    certificate = Certificate(
-        relative, orthonormality, residual / largest if largest > 0 else 0.0, float(bound), method, reason
-    )
-    if W.shape[0] > W.shape[1]:
-        left, right = right, left
-    U, V = (torch.from_numpy(np.ascontiguousarray(Q)) for Q in (left, right))
-    return Decomposition(U, torch.from_numpy(np.ascontiguousarray(S)), V, certificate)
+    scaled = residual / largest if largest > 0 else 0.0
+    return Certificate(relative, orthonormality, scaled, float(min(bound, 1.0)), method, reason)
 
 
 def _orthonormality(Q: Array) -> float:

@@ -1,6 +1,8 @@
 """extract, control, inspect, compare."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,12 @@ from ontogeny.errors import InputError, choose
 from ontogeny.genome.checkpoint import Checkpoint, open_checkpoint
 from ontogeny.genome.compare import MaskComparison, SubspaceComparison, compare
 from ontogeny.genome.controls import CONTROLS, transform
-from ontogeny.genome.extract import Recipe, extract
+from ontogeny.genome.extract import Recipe, extract, extract_to
 from ontogeny.genome.genome import Genome, Subspace, load, save
 from ontogeny.genome.linalg import singular_values
 from ontogeny.genome.spectrum import rank_profile
 from ontogeny.genome.topology import topology
+from ontogeny.lab.engines import ENGINES
 from ontogeny.terminal.output import check_writable, console, number, print_json, signed, table
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -31,13 +34,18 @@ def extract_genome(
     revision: str | None,
     dtype: str,
     device: str,
+    engine: str,
+    workers: int | None,
 ) -> None:
-    """Read a genome and write it; says how many certificates passed."""
+    """Read a genome into a file; says how many certificates passed."""
     from rich.progress import track
 
     choose(dtype, DTYPES, "--dtype")
     choose(options["select"], ("top", "middle", "bottom"), "--select")
     choose(options["basis"], ("canonical", "singular"), "--basis")
+    choose(engine, ENGINES, "--engine")
+    if engine == "local" and workers is not None:
+        raise InputError("--workers: expected with --engine processes; local uses every core")
     if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
         raise InputError(f"--device {device}: not on this machine; expected cpu" + ", cuda" * torch.cuda.is_available())
     check_writable(out)
@@ -48,12 +56,13 @@ def extract_genome(
     def progress(items: Iterable[Any], total: int) -> Iterable[Any]:
         return track(items, "reading sites", total, console=shown, disable=not shown.is_terminal)
 
-    genome = extract(checkpoint, recipe, dtype=DTYPES[dtype], device=device, progress=progress)
-    save(genome, out, DTYPES[dtype])
-    certificates = genome.provenance["certificates"]
+    with nullcontext() if engine == "local" else ENGINES[engine](workers or os.cpu_count() or 1) as mapper:
+        certificates = extract_to(
+            out, checkpoint, recipe, dtype=DTYPES[dtype], device=device, progress=progress, mapper=mapper
+        )
     failed = [name for name, certificate in certificates.items() if not certificate["passed"]]
     passed = f", {len(certificates) - len(failed)} certificates passed" if certificates else ""
-    shown.print(f"{out}: {len(genome.genes)} sites{passed}, {out.stat().st_size / 1e6:.1f} MB", highlight=False)
+    shown.print(f"{out}: {len(checkpoint.sites)} sites{passed}, {out.stat().st_size / 1e6:.1f} MB", highlight=False)
     for name in failed:
         shown.print(f"[yellow]{name}: {certificates[name]['reason']}")
 
