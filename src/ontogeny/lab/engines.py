@@ -37,7 +37,7 @@ def work(mapper: Mapper, function: Callable[[Any], Any], queue: list[Any]) -> It
     What another process works on just now is put at its end.
     """
     for item, result in mapper(partial(_unless_claimed, function), queue):
-        if result is None:
+        if isinstance(result, Claimed):
             queue.append(item)
         else:
             yield item, result
@@ -46,9 +46,9 @@ def work(mapper: Mapper, function: Callable[[Any], Any], queue: list[Any]) -> It
 def _unless_claimed(function: Callable[[Any], Any], item: Any) -> Any:
     try:
         return function(item)
-    except Claimed:
+    except Claimed as claimed:
         time.sleep(POLL)
-        return None
+        return claimed
 
 
 @contextmanager
