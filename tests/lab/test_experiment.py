@@ -74,6 +74,7 @@ def test_replicates_share_an_id_and_differ_by_folder() -> None:
         {"setting": replace(SETTING, tokens="u" * 64)},
         {"setting": replace(SETTING, donors=("b" * 16, "a" * 16))},
         {"setting": replace(SETTING, precision="bf16")},
+        {"setting": replace(SETTING, optimizer="muon")},
         {"setting": replace(SETTING, model=MODEL | {"hidden_size": 64})},
     ],
     ids=str,

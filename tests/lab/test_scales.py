@@ -52,7 +52,7 @@ def test_settings(setting: str, field: str, value: object) -> None:
 
 def test_every_value_can_be_set() -> None:
     given = {"text": "x", "precision": "bf16", "rank": "5", "audit": "off", "donor_rates": "1,1", "evaluate_at": "1"}
-    given |= {"heads": "4", "attention": "bidirectional"}
+    given |= {"heads": "4", "attention": "bidirectional", "optimizer": "muon"}
     for one in fields(Scale):
         if one.name not in FIXED:
             changed = apply_settings(SCALES["smoke"], [f"{one.name}={given.get(one.name, 96)}"])

@@ -25,7 +25,6 @@ from ontogeny.model.layers import (
     OneSidedLinear,
     SharedInput,
     SubspaceLinear,
-    enforce_masks,
 )
 from ontogeny.streams import stream
 
@@ -194,7 +193,7 @@ def test_projection_is_the_nearest_weight(kind: str) -> None:
     for unit in torch.eye(values.numel(), dtype=torch.float64):
         with torch.no_grad():
             values.copy_(unit.view(shape))
-            directions.append((layer.keep * values if kind == "masked" else layer.weight).flatten().numpy())
+            directions.append(layer.weight.flatten().numpy())
     basis = np.stack(directions, axis=1)
     nearest = basis @ np.linalg.lstsq(basis, W.flatten().numpy(), rcond=None)[0]
     layer.project_(W)  # type: ignore[operator]
@@ -252,59 +251,62 @@ OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], Optimizer]] = {
     "adamw-fused": lambda p: AdamW(p, lr=0.1, weight_decay=0.1, fused=True),
     "rmsprop": lambda p: RMSprop(p, lr=0.1, momentum=0.9, centered=True, weight_decay=0.1),
     "adagrad": lambda p: Adagrad(p, lr=0.1, weight_decay=0.1, initial_accumulator_value=0.1),
-    "muon": lambda p: torch.optim.Muon(p, lr=0.1, weight_decay=0.1),
 }
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_dead_weights_and_their_optimiser_state_stay_exactly_zero(name: str) -> None:
-    """Even when a step revives them: Muon's orthogonalisation does, and so does a state loaded from before."""
+def test_dead_weights_stay_exactly_zero_and_have_no_optimiser_state(name: str) -> None:
+    """Momentum and weight decay included: gradient and state are of the kept weights' number."""
     layer = masked_linear(8, 6).float()
-    optimizer = OPTIMIZERS[name]([p for p in layer.parameters() if p.ndim == 2])
-    enforce_masks(nn.Sequential(layer), optimizer)
-    dead, start = ~layer.keep, layer.kept.detach().clone()
+    optimizer = OPTIMIZERS[name]([layer.kept])
+    start, count = layer.kept.detach().clone(), int(layer.keep.sum())
+    assert 0 < count < 48
     for step in range(4):
         x = normal(16, 6, seed=step).float()
         (layer(x) - 3 * x.sum(-1, keepdim=True)).square().mean().backward()
+        assert layer.kept.grad is not None
+        assert layer.kept.grad.shape == (count,)
         optimizer.step()
         optimizer.zero_grad()
-        assert torch.count_nonzero(layer.kept[dead]) == 0
-        states = [s for s in optimizer.state[layer.kept].values() if torch.is_tensor(s) and s.ndim == 2]
+        for weight in (layer.weight, layer.plain().weight):
+            assert torch.count_nonzero(weight[~layer.keep]) == 0  # type: ignore[index]
+        states = [s for s in optimizer.state[layer.kept].values() if torch.is_tensor(s) and s.ndim]
         assert states
-        assert all(torch.count_nonzero(s[dead]) == 0 for s in states)
-    assert (layer.kept != start)[layer.keep].all()  # the rest did learn
+        assert all(s.shape == (count,) for s in states)
+    assert (layer.kept != start).all()
 
 
-def test_revived_momentum_is_cleared() -> None:
-    """A state that holds momentum for dead weights (a pruned dense run's) moves none of them."""
-    layer = masked_linear(8, 6)
-    optimizer = SGD([layer.kept], lr=0.1, momentum=0.9)
-    enforce_masks(layer, optimizer)
-    optimizer.state[layer.kept]["momentum_buffer"] = torch.ones_like(layer.kept)
-    for _ in range(2):
-        layer(normal(4, 6)).square().sum().backward()
-        optimizer.step()
-        assert torch.count_nonzero(layer.kept[~layer.keep]) == 0
-        assert torch.count_nonzero(optimizer.state[layer.kept]["momentum_buffer"][~layer.keep]) == 0
+def test_a_mask_may_keep_nothing() -> None:
+    layer = MaskedLinear(normal(4, 3), torch.zeros(4, 3, dtype=torch.bool), normal(4))
+    optimizer = AdamW(layer.parameters(), lr=0.1, fused=True)
+    layer(normal(5, 3)).square().sum().backward()
+    nn.utils.clip_grad_norm_(layer.parameters(), 1.0)
+    optimizer.step()
+    assert torch.count_nonzero(layer.weight) == 0
 
 
-def test_a_masked_layer_trains_like_one_that_has_only_the_kept_weights() -> None:
-    """With clipping too: what isn't there adds nothing to the gradient's norm."""
-    layer = masked_linear(8, 6, share=0.2)
-    values = nn.Parameter(layer.kept.detach()[layer.keep])
-    optimizers = [Adam([layer.kept], lr=0.1), Adam([values], lr=0.1)]
-    enforce_masks(layer, optimizers[0])
+@pytest.mark.parametrize("share", [0.1, 0.3, 1.0])
+def test_a_masked_layer_trains_like_a_matrix_whose_gradient_is_masked(share: float) -> None:
+    """The full state's way: AdamW leaves what starts at zero, and has no gradient, at zero. Clipping's norm is equal."""
+    layer = masked_linear(24, 16, share=share).float()
+    keep, whole = layer.keep, nn.Parameter(layer.weight.detach().clone())
+    whole.register_hook(lambda gradient: gradient * keep)
+    optimizers = [AdamW([p], lr=0.1, weight_decay=0.1, fused=True) for p in (layer.kept, whole)]
     for step in range(5):
-        x, target = normal(16, 6, seed=step), normal(16, 8, seed=step) * 10 ** (step - 2)
-        W = torch.zeros_like(layer.kept).masked_scatter(layer.keep, values)
-        (layer(x) - target).square().sum().backward()
-        (F.linear(x, W, layer.bias) - target).square().sum().backward()
-        norms = [nn.utils.clip_grad_norm_(p, 1.0) for p in (layer.kept, values)]
+        x, target = normal(16, 16, seed=step).float(), normal(16, 24, seed=step).float() * 10 ** (step - 2)
+        (layer(x) - target).square().mean().backward()
+        (F.linear(x, whole, layer.bias) - target).square().mean().backward()
+        norms = [nn.utils.clip_grad_norm_(p, 1.0) for p in (layer.kept, whole)]
         torch.testing.assert_close(*norms)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-    torch.testing.assert_close(layer.kept[layer.keep], values)
+    torch.testing.assert_close(layer.weight, whole)
+    states = [optimizer.state[p] for optimizer, p in zip(optimizers, (layer.kept, whole), strict=True)]
+    for key in ("exp_avg", "exp_avg_sq"):
+        torch.testing.assert_close(states[0][key], states[1][key][keep])
+        assert torch.count_nonzero(states[1][key][~keep]) == 0
+    assert torch.count_nonzero(whole[~keep]) == 0
 
 
 @pytest.mark.parametrize("transposed", [False, True])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def test_a_learnable_sequence_is_learnt(build: Callable[[str], nn.Module], arm: 
         assert torch.equal(parameter, before[name]) != parameter.requires_grad, name
     for layer in model.modules():
         if isinstance(layer, MaskedLinear):
-            assert torch.equal(layer.kept != 0, layer.keep)
+            assert torch.equal(layer.weight != 0, layer.keep)
 
 
 def test_frozen_embeddings_do_not_move(build: Callable[[str], nn.Module]) -> None:
@@ -198,6 +199,7 @@ def test_evaluation_loss_is_the_mean_over_windows(build: Callable[[str], nn.Modu
 
 
 RESUMABLE = TrainConfig(12, 1e-2, 2e-2, evaluate_at=tuple(range(13)), weight_decay=0.1)
+WITH_MUON = replace(RESUMABLE, optimizer="muon")
 
 
 def terminate_at(*steps: int) -> Callable[[int], None]:
@@ -218,28 +220,32 @@ def rows(history: History) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in history.rows]
 
 
-def finish(model: nn.Module, directory: Path) -> History:
+def finish(model: nn.Module, config: TrainConfig, directory: Path) -> History:
     """Go on to the end; the SIGTERM at the last step is there to have the whole final state saved."""
     with pytest.raises(Interrupted, match="12 of 12"):
-        run(model, RESUMABLE, directory=directory, on_step=terminate_at(12))
-    return run(model, RESUMABLE, directory=directory)
+        run(model, config, directory=directory, on_step=terminate_at(12))
+    return run(model, config, directory=directory)
 
 
-@pytest.mark.parametrize("arm", ARMS)
-def test_an_interrupted_run_goes_on_to_the_bit(build: Callable[[str], nn.Module], arm: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arm", "config"), [*((arm, RESUMABLE) for arm in ARMS), ("subspace", WITH_MUON)], ids=[*ARMS, "muon"]
+)
+def test_an_interrupted_run_goes_on_to_the_bit(
+    build: Callable[[str], nn.Module], arm: str, config: TrainConfig, tmp_path: Path
+) -> None:
     """Weights, optimiser state and losses; terminated twice, each time in a fresh model."""
     whole = build(arm)
-    expected = finish(whole, tmp_path / "whole")
+    expected = finish(whole, config, tmp_path / "whole")
     assert expected.stop_reason == "finished"
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     for step in (5, 6):
         with pytest.raises(Interrupted, match=f"after step {step} of 12"):
-            run(build(arm), RESUMABLE, directory=tmp_path / "parts", on_step=terminate_at(step))
+            run(build(arm), config, directory=tmp_path / "parts", on_step=terminate_at(step))
     assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     resumed = build(arm)
     seen: list[int] = []
-    found = finish(resumed, tmp_path / "parts")
-    run(build(arm), RESUMABLE, directory=tmp_path / "parts", on_step=seen.append)
+    found = finish(resumed, config, tmp_path / "parts")
+    run(build(arm), config, directory=tmp_path / "parts", on_step=seen.append)
     assert seen == []  # nothing is left to do
     assert rows(found) == rows(expected)
     assert found.stopped_at == 12
@@ -247,8 +253,11 @@ def test_an_interrupted_run_goes_on_to_the_bit(build: Callable[[str], nn.Module]
     one, other = state_of(tmp_path / "whole"), state_of(tmp_path / "parts")
     assert one.keys() == other.keys()
     assert all(torch.equal(one[key], other[key]) for key in one)
-    trained = sum(p.requires_grad for p in whole.parameters())
-    assert len(one) == 4 * trained  # value, step, two moments
+    trained = [p for p in whole.parameters() if p.requires_grad]
+    muon = sum(key.endswith("momentum_buffer") for key in one)
+    assert muon == (14 if config.optimizer == "muon" else 0)
+    assert len(one) == 4 * len(trained) - 2 * muon  # value, step, two moments; or value and momentum
+    assert sum(one[key].numel() for key in one if key.endswith("exp_avg_sq")) <= sum(p.numel() for p in trained)
 
 
 KILLED = """

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from rich.console import Console
 
-from ontogeny.benchmarks import extraction, laboratory, training
+from ontogeny.benchmarks import extraction, laboratory, optimisers, training
 from ontogeny.benchmarks.measure import Entry
 from ontogeny.errors import InputError
 from ontogeny.terminal.output import console, print_json, table
@@ -13,6 +13,7 @@ from ontogeny.terminal.output import console, print_json, table
 BENCHMARKS: dict[str, Callable[[], Iterator[Entry]]] = {
     "extraction": extraction.measure,
     "training": training.measure,
+    "optimisers": optimisers.measure,
     "laboratory": laboratory.measure,
 }
 

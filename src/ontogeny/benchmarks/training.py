@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from ontogeny.benchmarks.measure import Entry, cpu_seconds, peer, product_rate
 from ontogeny.genome.extract import one_thread_each
-from ontogeny.genome.genome import Genome, Mask, Subspace
+from ontogeny.genome.genome import Genome, Subspace
 from ontogeny.genome.linalg import haar
 from ontogeny.genome.sites import make_site
 from ontogeny.model.constrain import constrain, low_rank, model_places, site_shapes
@@ -20,7 +20,7 @@ from ontogeny.model.layers import SubspaceLinear, enforce_masks
 from ontogeny.streams import stream
 from ontogeny.training.train import next_token_loss
 
-VOCABULARY, LENGTH, RANK = 2048, 128, 0.1  # the share of directions, or of weights, that is kept
+VOCABULARY, LENGTH, RANK = 2048, 128, 0.1  # the share of directions that is kept
 SECONDS = 15.0  # for each shape and precision, and more where four rounds take longer
 
 
@@ -71,10 +71,10 @@ def _measure(shape: Shape, dtype: torch.dtype, rate: float, *, slow: bool) -> It
     shape = Shape(shape.d, shape.layers, 1) if slow else shape
     whole = dtype == torch.float32
     models = {"ours": ours, DENSE: dense, FREE: free}
-    models |= {PARAMETRIZE: parametrized, LOW_RANK: low, "masked": masked} if whole else {}
+    models |= {PARAMETRIZE: parametrized, LOW_RANK: low} if whole else {}
     steps = {name: training_step(make(shape), shape.batch, dtype) for name, make in models.items()}
     seconds = cpu_seconds(steps, rounds=2 if slow else 4, limit=SECONDS)
-    mine, enforced, plain, rest = seconds.pop("ours"), seconds.pop("masked", None), seconds[DENSE], seconds[FREE]
+    mine, plain, rest = seconds.pop("ours"), seconds[DENSE], seconds[FREE]
     dense_flops, our_flops = (flops * shape.batch * LENGTH for flops in body_flops(shape))
     at = f"d {shape.d} × {shape.layers}, batch {shape.batch}, {'fp32' if whole else 'bf16'}"
     if slow:
@@ -92,10 +92,6 @@ def _measure(shape: Shape, dtype: torch.dtype, rate: float, *, slow: bool) -> It
     met = bound >= 0.6 * (mine - rest) if goal else None
     ratio = layers[DENSE] / (mine - rest)
     yield Entry(f"layer matrices alone, {at}", mine - rest, "CPU s", layers, ratio, bound, goal, met)
-    if enforced is not None:
-        peers, words = {DENSE: plain}, "≤ 1.03 × dense"
-        name = f"whole step under masks, {at}"
-        yield Entry(name, enforced, "CPU s", peers, plain / enforced, target=words, met=enforced <= 1.03 * plain)
     if whole:
         ratio = seconds[PARAMETRIZE] / mine
         peers = {PARAMETRIZE: seconds[PARAMETRIZE]}
@@ -138,13 +134,6 @@ def ours(shape: Shape) -> nn.Module:
     """The model inside a Haar-random genome: ``SubspaceLinear``."""
     model = dense(shape)
     genes = {make_site(name, s): Subspace(*_bases(name, s)) for name, s in site_shapes(model).items()}
-    return constrain(model, Genome(genes, {}))
-
-
-def masked(shape: Shape) -> nn.Module:
-    """A tenth of the weights of every matrix, drawn at random: ``MaskedLinear``, enforced after every step."""
-    model = dense(shape)
-    genes = {make_site(name, s): Mask(_kept(name, s)) for name, s in site_shapes(model).items()}
     return constrain(model, Genome(genes, {}))
 
 
@@ -225,10 +214,6 @@ class _Constant(torch.autograd.Function):
 
 def _rank(shape: tuple[int, int]) -> int:
     return max(1, round(RANK * min(shape)))
-
-
-def _kept(name: str, shape: tuple[int, int]) -> Tensor:
-    return torch.rand(shape, generator=stream(0, "bench", name)) < RANK
 
 
 def _bases(name: str, shape: tuple[int, int]) -> list[Tensor]:

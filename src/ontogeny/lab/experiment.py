@@ -79,7 +79,7 @@ class Setting:
     shorter for it. ``kept``: runs keep their networks, for others to go on from. ``earlier``: id of other tokens whose
     test loss is measured too. ``probed``: so are the loss on train windows ("seen") and what can be read off the
     network's states (``lab/probe.py``). ``activity``: so is how few feed-forward units carry 90 % of what
-    they do ("busy", ``model/topk.py``).
+    they do ("busy", ``model/topk.py``). ``optimizer``: of the arms' cores (``TrainConfig``).
     With ``vision`` the arms learn images, ``batch`` and ``windows`` count images, and the donors' text is ``tokens``.
     """
 
@@ -104,6 +104,7 @@ class Setting:
     probed: bool = field(default=False, metadata=LATER)
     activity: bool = field(default=False, metadata=LATER)
     vision: Vision | None = field(default=None, metadata=LATER)
+    optimizer: Literal["adamw", "muon"] = field(default="adamw", metadata=LATER)
 
     @property
     def measure(self) -> Measure:

@@ -92,7 +92,7 @@ def make_setting(
     """What the arms of a variant share, for these tokens and donors."""
     scale = variant.scale
     names = ("rank", "length", "batch", "steps", "evaluate_at", "windows", "precision", "horizons", "tuning_horizon")
-    shared = {name: getattr(scale, name) for name in names}
+    shared = {name: getattr(scale, name) for name in (*names, "optimizer")}
     smaller = budgeted(model, variant.budget, parameters) if variant.budget else model
     smaller = fewer_units(smaller, variant.units) if variant.units else smaller
     shared |= {name: getattr(variant, name) for name in ("skip", "repeats", "kept", "probed", "activity")}

@@ -47,6 +47,7 @@ def run(run: Run, lab: Lab) -> dict[str, Any]:
             () if only_the_end else setting.evaluate_at,
             weight_decay=run.arm.weight_decay,
             precision=setting.precision,
+            optimizer=setting.optimizer,
         )
         history, developed = learn(model, task, config, run, lab, directory)
         keeps = bool(setting.horizons or setting.kept or developed)

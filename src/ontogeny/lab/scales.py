@@ -22,7 +22,8 @@ class Scale:
     ``horizons``: cool-downs branched from one trunk at a constant rate, in place of ``steps`` and ``evaluate_at``;
     rates are then tuned at ``tuning_horizon`` (0: the last). ``images``: what arms learn where an experiment goes
     from language to vision, ``image_batch`` a step, in patches of ``patch`` × ``patch`` pixels (0: an eighth of
-    the image) read with ``attention``.
+    the image) read with ``attention``. ``optimizer``: of the arms' cores, "muon" orthogonalises their steps; donors,
+    and all that is no core, keep AdamW.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Scale:
     test_images: int = 2000
     patch: int = 0
     attention: Literal["causal", "bidirectional"] = "causal"
+    optimizer: Literal["adamw", "muon"] = "adamw"
 
     def model(self, vocabulary: int) -> dict[str, Any]:
         """The donors' and arms' configuration for a vocabulary."""
@@ -163,7 +165,7 @@ SHAPES = {
 }
 OUR_CHOICE = ("length", "batch", "donor_rates", "precision", "replicates", "windows", "image_batch", "patch")
 BESIDE = {  # what no field of a scale holds, and no publication states but where STATED has it
-    "optimiser": "AdamW, betas 0.9 and 0.95, gradient norm at most 1, 10 % of the steps warm-up, then a cosine to zero "
+    "optimiser": "AdamW (of full cores Muon, where optimizer says so), betas 0.9 and 0.95, gradient norm at most 1, 10 % of the steps warm-up, then a cosine to zero "
     "(with horizons: cool-downs); "
     "rates tuned arm by arm",
     "mask scope": "the layers' matrices, one by one or all together, by arm; never embeddings, head and norms",

@@ -28,19 +28,21 @@ def _layer_flops(module: nn.Module) -> int:
         return 4 * module.basis.numel() + 6 * module.factor.numel()
     if isinstance(module, LowRankLinear):
         return 6 * (module.A.numel() + module.B.numel())
-    weight = getattr(module, "kept", None) if hasattr(module, "kept") else getattr(module, "weight", None)
+    if isinstance(module, MaskedLinear):  # as many as a dense map: its zeros are multiplied too
+        return (6 if module.kept.requires_grad else 4) * module.keep.numel()
+    weight = getattr(module, "weight", None)
     if isinstance(weight, nn.Parameter) and weight.ndim == 2 and not isinstance(module, nn.Embedding):
         return (6 if weight.requires_grad else 4) * weight.numel()
     return 0
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int]:
-    """``parameters`` (every stored value, fixed bases included) and ``trainable_parameters`` (no dead weights)."""
+    """``parameters`` (every value, fixed bases and a mask's zeros included) and ``trainable_parameters`` (none dead)."""
     factored = [m for m in model.modules() if isinstance(m, SubspaceLinear | OneSidedLinear)]
     fixed = sum(basis.numel() for m in factored for basis in m.buffers(recurse=False))
-    dead = sum(int((~m.keep).sum()) for m in model.modules() if isinstance(m, MaskedLinear))
-    dead += sum(int(m.dead.sum()) for m in model.modules() if isinstance(m, SubspaceLinear) and m.dead is not None)
+    zeros = sum(m.keep.numel() - m.kept.numel() for m in model.modules() if isinstance(m, MaskedLinear))
+    dead = sum(int(m.dead.sum()) for m in model.modules() if isinstance(m, SubspaceLinear) and m.dead is not None)
     return {
-        "parameters": sum(p.numel() for p in model.parameters()) + fixed,
+        "parameters": sum(p.numel() for p in model.parameters()) + fixed + zeros,
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad) - dead,
     }

@@ -199,12 +199,14 @@ class LowRankLinear(Constrained):
 
 
 class MaskedLinear(Constrained):
-    """A linear layer whose weights outside ``keep`` are exactly zero.
+    """A linear layer that has only the weights in ``keep``; the others are exactly zero, whatever the optimiser does.
 
-    They start at zero; ``enforce_masks`` keeps them there after every optimiser step.
+    ``kept`` (row by row) is all that is trained, so gradients, clipping and optimiser state are of its size too. Every
+    forward lays it out as a matrix of zeros else: up to a kept half, cheaper than to hold dead weights at zero.
     """
 
     keep: Bool[Tensor, "d_out d_in"]
+    places: Int[Tensor, " kept"]  # in the matrix, flattened
 
     def __init__(
         self,
@@ -214,21 +216,22 @@ class MaskedLinear(Constrained):
     ) -> None:
         super().__init__()
         self.register_buffer("keep", keep.contiguous())
-        self.kept = nn.Parameter(torch.where(keep, weight, 0.0))
+        self.register_buffer("places", keep.flatten().nonzero().flatten(), persistent=False)
+        self.kept = nn.Parameter(weight[keep])
         self.bias = None if bias is None else nn.Parameter(bias.clone())
 
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
-        # Masked here too, so that dead weights have no gradient to inflate the norm that clipping looks at.
-        return F.linear(x, torch.where(self.keep, self.kept, 0.0), self.bias)
+        return F.linear(x, self.weight, self.bias)
 
     @property
     def weight(self) -> Float[Tensor, "d_out d_in"]:
-        return self.kept
+        zeros = self.kept.new_zeros(self.keep.numel())
+        return zeros.index_copy_(0, self.places, self.kept).view(self.keep.shape)
 
     @torch.no_grad()
     def project_(self, W: Float[Tensor, "d_out d_in"]) -> None:
         """Move to the nearest weight to W in Frobenius norm: W where kept."""
-        self.kept.copy_(torch.where(self.keep, W.to(self.keep.device), 0.0))
+        self.kept.copy_(W.to(self.keep.device)[self.keep])
 
 
 class FusedLinear(Constrained):
@@ -269,23 +272,22 @@ def _by_column(Q: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:
 
 
 def enforce_masks(model: nn.Module, optimizer: Optimizer) -> RemovableHandle:
-    """After every step of ``optimizer``, dead weights and every optimiser state of theirs are exactly zero.
+    """After every step of ``optimizer``, cores' entries along dead directions and their optimiser state are zero.
 
-    Weights outside a mask are dead, and cores' entries along dead directions. Works for any optimiser, momentum and
-    weight decay included: what a step revives is zeroed before anyone reads it.
+    Exactly, and for any optimiser, momentum and weight decay included: what a step revives is zeroed before anyone
+    reads it. Dead weights of a ``MaskedLinear`` need none of it, as there are none.
     """
-    layers = [module for module in model.modules() if isinstance(module, MaskedLinear | SubspaceLinear)]
+    layers = [module for module in model.modules() if isinstance(module, SubspaceLinear)]
 
     @torch.no_grad()
     def clean(optimizer: Optimizer, *_: Any) -> None:
         for layer in layers:
-            # Read here: the model may have moved to another device.
-            weight, dead = (layer.kept, ~layer.keep) if isinstance(layer, MaskedLinear) else (layer.core, layer.dead)
+            dead = layer.dead  # read here: directions die on the way, and the model may have moved to another device
             if dead is None:
                 continue
-            weight.masked_fill_(dead, 0)
-            for state in optimizer.state.get(weight, {}).values():
-                if torch.is_tensor(state) and state.shape == weight.shape:
+            layer.core.masked_fill_(dead, 0)
+            for state in optimizer.state.get(layer.core, {}).values():
+                if torch.is_tensor(state) and state.shape == layer.core.shape:
                     state.masked_fill_(dead, 0)
 
     return optimizer.register_step_post_hook(clean)

@@ -22,8 +22,9 @@ from torch.optim import Optimizer
 from ontogeny.errors import Interrupted
 from ontogeny.files import replacing
 from ontogeny.model.constrain import body_parameters
-from ontogeny.model.layers import enforce_masks
+from ontogeny.model.layers import SubspaceLinear, enforce_masks
 from ontogeny.model.prune import development_state
+from ontogeny.training.optimisers import Muon
 
 BatchFunction = Callable[[int], Tensor | Mapping[str, Tensor] | tuple[Tensor, ...]]  # the batch of a step, from 0
 LossFunction = Callable[[nn.Module, Any], Tensor]  # the scalar to minimise, of a model and a batch
@@ -34,6 +35,8 @@ STATE = "state.safetensors"  # in the directory of a run
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train. Rates are peak rates of AdamW: *body* for the layer matrices, *rest* for everything else.
+
+    ``optimizer``: "muon" orthogonalises the steps of full cores; what isn't one keeps AdamW (``training/optimisers.py``).
 
     ``patience``: stop when the evaluated loss hasn't improved for so many evaluations (0: never).
     ``precision``: of the training steps' matrix products; weights are float32, and so is evaluation.
@@ -54,6 +57,7 @@ class TrainConfig:
     clip: float = 1.0  # largest gradient norm
     patience: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"
+    optimizer: Literal["adamw", "muon"] = "adamw"
 
 
 @dataclass
@@ -104,15 +108,23 @@ def learning_rate_scale(step: int, config: TrainConfig) -> float:
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
-    """Fused AdamW over the trainable parameters in two groups, body and rest."""
-    body = body_parameters(model)
+    """Fused AdamW over the trainable parameters in two groups, body and rest; or Muon, with the cores in a third."""
+    body, cores = body_parameters(model), set(_cores(model)) if config.optimizer == "muon" else set()
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = [
-        {"params": [p for name, p in trainable if name in body], "peak": config.body_rate},
+        {"params": [p for name, p in trainable if name in body and p not in cores], "peak": config.body_rate},
         {"params": [p for name, p in trainable if name not in body], "peak": config.rest_rate},
+        {"params": [p for _, p in trainable if p in cores], "peak": config.body_rate, "orthogonal": True},
     ]
     groups = [group | {"lr": group["peak"]} for group in groups if group["params"]]
+    if config.optimizer == "muon":
+        return Muon(groups, betas=config.betas, weight_decay=config.weight_decay)
     return torch.optim.AdamW(groups, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+
+
+def _cores(model: nn.Module) -> Iterator[nn.Parameter]:
+    """The full cores; a diagonal one is no matrix that could be orthogonalised."""
+    return (m.core for m in model.modules() if isinstance(m, SubspaceLinear) and m.core.ndim == 2)
 
 
 def train(

@@ -84,4 +84,5 @@ def _describe(setting: Setting) -> dict[str, str]:
         patches = f"patches of {vision.patch} × {vision.patch} read in order, attention {vision.attention}"
         learnt = {"images": f"{image}; {patches}; {setting.batch} a step, {steps}; errors on {setting.windows} images"}
     skipped = {"skipped": f"{setting.skip} steps of training text that were read before"} if setting.skip else {}
-    return learnt | skipped | {"model": _pairs(setting.model)}
+    muon = {"optimiser": "Muon for full cores, AdamW for everything else"} if setting.optimizer == "muon" else {}
+    return learnt | skipped | muon | {"model": _pairs(setting.model)}
