@@ -159,8 +159,11 @@ def run(
     donor: Annotated[list[str] | None, typer.Option(help="checkpoint, or owner/name@revision (repeatable)")] = None,
     text: Annotated[list[str] | None, typer.Option(help="your own text (repeatable)")] = None,
     replicates: Annotated[int | None, typer.Option(min=1, help="replicates; fewer than 5 decide nothing")] = None,
-    engine: Annotated[str, typer.Option(help="local or processes")] = "processes",
-    workers: Annotated[int | None, typer.Option(min=1, help="worker processes; default one a core")] = None,
+    engine: Annotated[str, typer.Option(help="local, processes or ray")] = "processes",
+    workers: Annotated[int | None, typer.Option(min=1, help="runs at once; default one a core")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="HOST:PORT of a Ray cluster to join, or auto; default: one of its own")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE over the scale's preset (repeatable)")
     ] = None,
@@ -182,7 +185,7 @@ def run(
         refuse(experiment, donor=donor or (), text=text or (), table="" if table == "primary" else table)
         mode: Mode = "describe" if describe else "dry run" if dry_run else "run"
         for module in studies:
-            run_study(module, scale, store, settings, engine=engine, workers=workers, mode=mode)
+            run_study(module, scale, store, settings, engine=engine, workers=workers, address=address, mode=mode)
     elif describe:
         show.describe_scale(experiment, scale, settings, donor or [], table)
     elif dry_run:
@@ -197,6 +200,7 @@ def run(
             text=text or [],
             engine=engine,
             workers=workers,
+            address=address,
             table=table,
         )
 

@@ -41,7 +41,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def test_engines_by_name() -> None:
-    assert set(ENGINES) == {"local", "processes"}
+    assert set(ENGINES) == {"local", "processes", "ray"}
 
 
 def test_local_is_lazy_and_in_order() -> None:

@@ -61,9 +61,7 @@ def _masks(shape: Shape) -> Iterator[Entry]:
         yield Entry(f"state of AdamW, {at}", held, "MB", {FULL_STATE: full}, full / held, target=words, met=met)
 
 
-def upkeep(
-    kind: "Kind", weights: Sequence[Tensor], keeps: Sequence[Tensor]
-) -> tuple[Callable[[], None], Optimizer]:
+def upkeep(kind: "Kind", weights: Sequence[Tensor], keeps: Sequence[Tensor]) -> tuple[Callable[[], None], Optimizer]:
     """A step of layer matrices less its products: weights made, gradients given, clipping, fused AdamW."""
     layers = [kind(W, keep) for W, keep in zip(weights, keeps, strict=True)]
     parameters = [p for layer in layers for p in layer.parameters()]

@@ -12,12 +12,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
-from ontogeny.errors import Claimed, Interrupted
+from ontogeny.errors import Claimed, InputError, Interrupted, choose
 
 Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[tuple[Any, Any]]]
 
+STOPPED = "stopped: running work is saved, rerun to go on"
+RETRIES = 20  # of one item on Ray, each after the loss of its worker or node
 POLL = 0.2  # seconds that a worker waits where another process has the run, before it takes the next
 
 
@@ -91,7 +96,7 @@ def processes(workers: int) -> Iterator[Mapper]:
     def stop(number: int, frame: object) -> None:
         for process in list(pool._processes.values()):
             process.terminate()
-        raise Interrupted("stopped: running work is saved, rerun to go on")
+        raise Interrupted(STOPPED)
 
     handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -135,4 +140,106 @@ def _start_worker(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-ENGINES: dict[str, Callable[[int], AbstractContextManager[Mapper]]] = {"local": local, "processes": processes}
+@contextmanager
+def on_ray(workers: int | None, address: str | None = None, shared: Path = Path()) -> Iterator[Mapper]:
+    """Tasks of a Ray cluster: one started here with so many CPUs, or the one at ``address``.
+
+    A task takes one CPU and, where the cluster has GPUs, its worker's share of them (at most one). It runs as ``local``
+    runs it, so its numbers are the same. Up to ``workers`` run at once; None: as many as the cluster has CPUs.
+    A task whose worker or node is lost starts again elsewhere, and goes on from what it saved in the store.
+    ``shared``: the folder that every node must see. SIGINT and SIGTERM reach the tasks, which save their step;
+    then Interrupted is raised. InputError where no cluster answers.
+    """
+    import ray
+
+    from ontogeny.training.train import graceful
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no report to Ray's makers
+    started = {} if address else {"num_cpus": workers, "include_dashboard": False}
+    with graceful() as stopping:
+        notice = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **started)
+        except (ConnectionError, ValueError) as error:
+            raise InputError(
+                f"--address {address}: expected a Ray cluster's HOST:PORT or auto, found {error}"
+            ) from None
+        try:
+            for number, handler in notice.items():
+                signal.signal(number, handler)  # Ray has put its own in place
+            with NamedTemporaryFile(dir=shared, prefix=".seen-by-all-nodes-") as sign:
+                yield partial(_map_on_ray, limit=workers, sign=Path(sign.name).absolute(), stopping=stopping)
+        finally:
+            ray.shutdown()
+
+
+def _map_on_ray(
+    function: Callable[[Any], Any], items: Sequence[Any], *, limit: int | None, sign: Path, stopping: list[int]
+) -> Iterator[tuple[Any, Any]]:
+    import ray
+
+    resources = ray.cluster_resources()
+    share = min(1.0, resources.get("GPU", 0) / (limit or resources["CPU"]))
+    share = int(share * 10_000) / 10_000  # Ray knows no finer ones
+    task = ray.remote(num_cpus=1, num_gpus=share, max_retries=RETRIES, retry_exceptions=[Interrupted])(_on_node)
+    running: dict[Any, Any] = {}
+    begun = 0
+    try:
+        while begun < len(items) or running:
+            while begun < len(items) and (limit is None or len(running) < limit):
+                running[task.remote(function, items[begun], sign)] = items[begun]
+                begun += 1
+            done, _ = ray.wait(list(running), timeout=0.5)
+            if stopping:
+                raise Interrupted(STOPPED)
+            for reference in done:
+                yield running.pop(reference), _result(reference)
+    finally:  # nothing is left running, whatever happened
+        for reference in running:
+            ray.cancel(reference)  # an interrupt to a running task
+        if running:
+            ray.wait(list(running), num_returns=len(running))
+
+
+def _on_node(function: Callable[[Any], Any], item: Any, sign: Path) -> Any:
+    """One item on some node, on one thread."""
+    if not sign.exists():
+        raise InputError(
+            f"--store {sign.parent}: node {os.uname().nodename} can't see it; give a folder all nodes share"
+        )
+    with local(1) as mapper:
+        return next(mapper(function, [item]))[1]
+
+
+def _result(reference: Any) -> Any:
+    """What a task gave; what it raised, as it was raised."""
+    import ray
+
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayError as error:
+        lost = f"a run's worker was lost {RETRIES + 1} times"
+        raise InputError(f"--engine ray: {lost} ({error}): give its nodes more memory and rerun to go on") from None
+
+
+ENGINES: dict[str, Callable[[int], AbstractContextManager[Mapper]]] = {
+    "local": local,
+    "processes": processes,
+    "ray": on_ray,
+}
+
+
+def find_engine(
+    name: str, workers: int | None, address: str | None, shared: Path
+) -> Callable[[], AbstractContextManager[Mapper]]:
+    """What starts the engine of that name, ``workers`` of it (None: one a core). InputError for what can't be had."""
+    choose(name, ENGINES, "--engine")
+    if address and name != "ray":
+        raise InputError(f"--address {address}: expected with --engine ray, found --engine {name}")
+    if name != "ray":
+        return partial(ENGINES[name], workers or os.cpu_count() or 1)
+    if find_spec("ray") is None:
+        raise InputError("--engine ray: Ray isn't installed: pip install 'ontogeny[ray]'")
+    return partial(on_ray, workers or (None if address else os.cpu_count()), address, shared)

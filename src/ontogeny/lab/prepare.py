@@ -86,7 +86,7 @@ def prepare(
     )
     store.declare(plain(experiment))
     recipes = {recipe.id: recipe for family in families.values() for recipe in family.recipes}
-    paths = {donor: path for family in families.values() for donor, path in family.paths.items()}
+    paths = {donor: path.absolute() for family in families.values() for donor, path in family.paths.items()}
     return Plan(experiment, Lab(store, paths), tuple(recipes.values()))
 
 

@@ -84,7 +84,7 @@ def open_store(root: Path) -> Store:
             pass
     except OSError as error:
         raise InputError(f"--store {root}: can't be written ({error}): give a folder of your own") from None
-    return Store(root)
+    return Store(root.absolute())  # workers may have another working directory
 
 
 @contextmanager

@@ -32,27 +32,27 @@ def run_experiment(
     text: Sequence[str] = (),
     engine: str = "processes",
     workers: int | None = None,
+    address: str | None = None,
     table: str = "primary",
 ) -> None:
     """Prepare, conduct, judge and print one experiment; whatever is stored is not run again."""
     from ontogeny.lab.conduct import comparisons, conduct
-    from ontogeny.lab.engines import ENGINES
+    from ontogeny.lab.engines import find_engine
     from ontogeny.lab.prepare import find_scale, prepare
     from ontogeny.lab.progress import progress
 
-    choose(engine, ENGINES, "--engine")
+    start = find_engine(engine, workers, address, root)
     choose(table, ("primary", "full"), "--table")
     preset = find_scale(name, scale_name, settings)
     store, shown = open_store(root), console()
     rates = fixed_rates(name, scale_name)
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # transformers' own, of every model read or saved from here on
-    workers = workers or os.cpu_count() or 1
     with in_use(store):
         plan = prepare(name, preset, store, donors=donors, text=text, table=table, rates=rates)
         compared = all(store.result(pair.id, 0) for pair in comparisons(plan.experiment, store))
         assessment = assess(plan.experiment, store)
         if not compared or not assessment.complete:
-            with progress(shown) as report, ENGINES[engine](workers) as mapper:
+            with progress(shown) as report, start() as mapper:
                 conduct(plan, mapper, report, lambda line: print(line, file=sys.stderr))
             assessment = assess(plan.experiment, store)
     show_assessment(assessment, store, shown)

@@ -8,8 +8,8 @@ from types import ModuleType
 from typing import Literal
 
 from ontogeny.canonical import plain
-from ontogeny.errors import InputError, choose
-from ontogeny.lab.engines import ENGINES
+from ontogeny.errors import InputError
+from ontogeny.lab.engines import find_engine
 from ontogeny.lab.experiments import GROUPS, STUDIES
 from ontogeny.lab.findings import findings
 from ontogeny.lab.progress import progress
@@ -40,21 +40,22 @@ def run_study(
     *,
     engine: str = "processes",
     workers: int | None = None,
+    address: str | None = None,
     mode: Mode = "run",
 ) -> None:
     """Declare, compute, judge and print one study; whatever is stored is not computed again."""
-    choose(engine, ENGINES, "--engine")
-    study, workers = declare_study(module, scale, settings), workers or os.cpu_count() or 1
+    start = find_engine(engine, workers, address, root)
+    study = declare_study(module, scale, settings)
     if mode == "describe":
         show_settings(study)
     elif mode == "dry run":
-        show_plan(study, Store(root), workers)
+        show_plan(study, Store(root), workers or os.cpu_count() or 1)
     else:
         store, shown = open_store(root), console()
         with in_use(store):
             store.declare(plain(study))
             if not gather(study, store).complete:
-                with progress(shown) as report, ENGINES[engine](workers) as mapper:
+                with progress(shown) as report, start() as mapper:
                     conduct_study(study, module.compute, store, mapper, report)
         show_verdicts(gather(study, store), store)
 

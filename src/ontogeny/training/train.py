@@ -160,7 +160,7 @@ def train(
     model.train()
     if not history.rows:
         history.rows.append({"step": 0, **evaluate(model), "train_loss": None, "seconds": 0.0})
-    with _graceful() as stopping:
+    with graceful() as stopping:
         for step in range(history.stopped_at, config.steps):
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * learning_rate_scale(step, config)
@@ -202,7 +202,7 @@ def patience_over(losses: list[float], patience: int) -> bool:
 
 
 @contextmanager
-def _graceful() -> Iterator[list[int]]:
+def graceful() -> Iterator[list[int]]:
     """SIGINT and SIGTERM are noted in the list that is yielded, and end nothing by themselves."""
     received: list[int] = []
 
