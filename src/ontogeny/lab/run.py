@@ -3,7 +3,8 @@
 import resource
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from ontogeny.canonical import canonical_json
 from ontogeny.files import read_json, replacing
+from ontogeny.genome.genome import Genome
 from ontogeny.lab.experiment import Run
 from ontogeny.lab.networks import Lab, build, describe_genome, distilled, own_donor, save_network
 from ontogeny.lab.store import RESULT, begin, claim, finish
@@ -35,39 +37,50 @@ def run(run: Run, lab: Lab) -> dict[str, Any]:
     with claim(directory):
         if (directory / RESULT).exists():
             return read_json(directory / RESULT)
-        begin(directory, {"recipe": run.recipe, "replicate": run.replicate, "host": host()})
-        model, genome = build(run, lab)
-        task = make_task(run, lab.store)
-        setting, rates = run.setting, run.rates
-        only_the_end = run.split == "tune" and not setting.horizons  # of a curve a rate search would read the end alone
-        config = TrainConfig(
-            setting.steps,
-            rates.body,
-            rates.rest,
-            () if only_the_end else setting.evaluate_at,
-            weight_decay=run.arm.weight_decay,
-            precision=setting.precision,
-            optimizer=setting.optimizer,
-        )
-        history, developed = learn(model, task, config, run, lab, directory)
-        keeps = bool(setting.horizons or setting.kept or developed)
-        if keeps and run.split == "test" and history.stop_reason != "non-finite":
-            save_network(model, directory)
-        cost = describe_cost(model, history, setting.batch, task.length)
-        if run.arm.teacher:  # its forward pass, a third of a training step's, kept or not
-            cost["flops"] += flops(own_donor(run, lab).config, task.length) // 3 * cost["tokens"]
-        beside = {"references": task.references, "frames": describe_genome(genome, run, lab)} | developed
-        identity = {"kind": "arm", "id": run.id, "replicate": run.replicate, "host": host()}
-        result = identity | run.recipe | outcome(history, setting.measure.key) | beside | cost
-        result = finish(directory, result | {"arm": run.arm.name, "arm_recipe": run.recipe["arm"]})
-        clear_checkpoint(directory)
-    return result
+        announce(run, lab)
+        ready = make_ready(run, lab)
+        history, developed = learn(ready, run, lab)
+        return conclude(ready, history, developed, run, lab)
 
 
-def learn(
-    model: nn.Module, task: Task, config: TrainConfig, run: Run, lab: Lab, directory: Path
-) -> tuple[History, dict[str, Any]]:
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A run that is about to train."""
+
+    model: nn.Module
+    genome: Genome | None
+    task: Task
+    config: TrainConfig
+
+
+def announce(run: Run, lab: Lab, **circumstance: Any) -> None:
+    """Say in the run's directory what is done there, and how: nothing that changes the result."""
+    about = {"recipe": run.recipe, "replicate": run.replicate, "host": host()} | circumstance
+    begin(lab.store.run_directory(run.id, run.replicate), about)
+
+
+def make_ready(run: Run, lab: Lab) -> Ready:
+    """The run's network, its task, and how it trains."""
+    model, genome = build(run, lab)
+    task = make_task(run, lab.store)
+    setting, rates = run.setting, run.rates
+    only_the_end = run.split == "tune" and not setting.horizons  # of a curve a rate search would read the end alone
+    config = TrainConfig(
+        setting.steps,
+        rates.body,
+        rates.rest,
+        () if only_the_end else setting.evaluate_at,
+        weight_decay=run.arm.weight_decay,
+        precision=setting.precision,
+        optimizer=setting.optimizer,
+    )
+    return Ready(model, genome, task, config)
+
+
+def learn(ready: Ready, run: Run, lab: Lab) -> tuple[History, dict[str, Any]]:
     """Train on the task, straight to the end, by cool-downs at horizons, or developing: what lived stands beside."""
+    model, task, config = ready.model, ready.task, ready.config
+    directory = lab.store.run_directory(run.id, run.replicate)
     options: dict[str, Any] = {
         "loss": distilled(run, lab, task.batches) if run.arm.teacher else task.loss,
         "evaluate": task.evaluate,
@@ -81,6 +94,26 @@ def learn(
     plan = schedule(config.steps, **run.arm.develop)
     found = develop(model, task.batches, config, plan, seed=replicate_seed(run.replicate), **options)
     return found.history, {"lived": described(found)}
+
+
+def conclude(
+    ready: Ready, history: History, developed: Mapping[str, Any], run: Run, lab: Lab
+) -> dict[str, Any]:
+    """Keep the trained network where something will go on from it, and store the result."""
+    model, task, setting = ready.model, ready.task, run.setting
+    directory = lab.store.run_directory(run.id, run.replicate)
+    keeps = bool(setting.horizons or setting.kept or developed)
+    if keeps and run.split == "test" and history.stop_reason != "non-finite":
+        save_network(model, directory)
+    cost = describe_cost(model, history, setting.batch, task.length)
+    if run.arm.teacher:  # its forward pass, a third of a training step's, kept or not
+        cost["flops"] += flops(own_donor(run, lab).config, task.length) // 3 * cost["tokens"]
+    beside = {"references": task.references, "frames": describe_genome(ready.genome, run, lab)} | dict(developed)
+    identity = {"kind": "arm", "id": run.id, "replicate": run.replicate, "host": host()}
+    result = identity | run.recipe | outcome(history, setting.measure.key) | beside | cost
+    result = finish(directory, result | {"arm": run.arm.name, "arm_recipe": run.recipe["arm"]})
+    clear_checkpoint(directory)
+    return result
 
 
 ROW = ("step", "loss", "train_loss", "seconds")  # what every row of a history has

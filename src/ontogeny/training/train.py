@@ -155,7 +155,7 @@ def train(
     enforce_masks(model, optimizer)
     model, optimizer = accelerator.prepare(model, optimizer)
     state = directory / STATE if directory else None
-    history = _load(state, model, optimizer) if state and state.exists() else History()
+    history = load_state(state, model, optimizer) if state and state.exists() else History()
     started, saved = time.monotonic() - history.seconds, time.monotonic()
     model.train()
     if not history.rows:
@@ -188,7 +188,7 @@ def train(
             on_step(step + 1)
             ended = save_at_end and step + 1 == config.steps
             if state and (stopping or ended or time.monotonic() - saved > save_every):
-                _save(state, model, optimizer, history)
+                save_state(state, model, optimizer, history)
                 saved = time.monotonic()
             if stopping:
                 raise Interrupted(f"stopped after step {step + 1} of {config.steps}")
@@ -221,7 +221,7 @@ def graceful() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _save(path: Path, model: nn.Module, optimizer: Optimizer, history: History) -> None:
+def save_state(path: Path, model: nn.Module, optimizer: Optimizer, history: History) -> None:
     """Trainable parameters, what lives, optimiser state and history in one safetensors file, replaced atomically."""
     tensors = {f"state/{name}": buffer.contiguous() for name, buffer in development_state(model)}
     for name, parameter in model.named_parameters():
@@ -235,7 +235,7 @@ def _save(path: Path, model: nn.Module, optimizer: Optimizer, history: History) 
 
 
 @torch.no_grad()
-def _load(path: Path, model: nn.Module, optimizer: Optimizer) -> History:
+def load_state(path: Path, model: nn.Module, optimizer: Optimizer) -> History:
     with safe_open(path, "pt", backend="pread") as file:
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
