@@ -34,7 +34,16 @@ def _kind(run: Run) -> str | None:
     setting, arm = run.setting, run.arm
     if setting.horizons or setting.vision or arm.develop is not None or arm.teacher:
         return None
-    shapes = [arm.constraint, arm.reading, arm.core, arm.recipe, arm.top, arm.weight_decay, arm.rescue, bool(run.parent)]
+    shapes = [
+        arm.constraint,
+        arm.reading,
+        arm.core,
+        arm.recipe,
+        arm.top,
+        arm.weight_decay,
+        arm.rescue,
+        bool(run.parent),
+    ]
     return canonical_json([plain(setting), run.embeddings, run.split, shapes])
 
 
@@ -67,7 +76,14 @@ def _train(group: Mapping[Path, Ready], runs: Mapping[Path, Run], lab: Lab) -> N
         conclude(ready, *learn(ready, runs[directory], lab), runs[directory], lab)
         return
     members = [
-        Member(ready.model, ready.task.batches, ready.config, ready.task.evaluate, directory / "checkpoint", history_writer(directory))
+        Member(
+            ready.model,
+            ready.task.batches,
+            ready.config,
+            ready.task.evaluate,
+            directory / "checkpoint",
+            history_writer(directory),
+        )
         for directory, ready in group.items()
     ]
     for (directory, ready), history in zip(group.items(), train_stack(members), strict=True):

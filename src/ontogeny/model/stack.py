@@ -63,7 +63,7 @@ class StackedLayer(nn.Module):
             own = [layer._buffers[name] for layer in layers]
             self.register_buffer(name, None if buffer is None else torch.stack(own))  # type: ignore[arg-type]
 
-    def forward(self, x: Shaped[Tensor, "rows *rest"]) -> Float[Tensor, "rows *rest_out"]:
+    def forward(self, x: Shaped[Tensor, "rows ..."]) -> Float[Tensor, "rows ..."]:
         compute = _kind(self.like[0])
         assert compute is not None
         members = len(next(self.parameters()))
