@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from ontogeny.lab.run import run
 from ontogeny.lab.stacks import run_stack, stacks
 from ontogeny.lab.store import Store, claimed, open_store
 from ontogeny.training import stacked
+from ontogeny.training.stacked import train_stack
+from ontogeny.training.train import History
 
 OTHER = Rates(body=3e-3, rest=1e-2)
 CIRCUMSTANCE = {"host", "seconds", "tokens_per_second", "peak_memory"}
@@ -89,8 +92,12 @@ def test_what_is_stored_is_read_and_what_is_unlike_trains_apart(
     tasks = [Run(full.setting, full.arm(name), "fresh", RATES, "test", 1) for name in ("donor", "dense", "random")]
     first = run(tasks[0], lab)
     sizes: list[int] = []
-    plain = stacked.train_stack
-    monkeypatch.setattr(lab_stacks, "train_stack", lambda members: sizes.append(len(members)) or plain(members))
+
+    def counted(members: Sequence[stacked.Member]) -> list[History]:
+        sizes.append(len(members))
+        return train_stack(members)
+
+    monkeypatch.setattr(lab_stacks, "train_stack", counted)
     assert run_stack(tuple(tasks), lab)[0] == first
     assert sizes == [], "one of each was left"
     more = tuple(replace(task, replicate=2) for task in tasks)

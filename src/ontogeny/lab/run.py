@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -162,21 +163,28 @@ def describe_cost(model: nn.Module, history: History, batch: int, length: int) -
 def host() -> dict[str, Any]:
     """The machine and versions of a run: circumstance, recorded beside it."""
     import platform
-    from importlib.metadata import version
-
-    from ontogeny import __version__
 
     return {
         "machine": platform.machine(),
         "processor": torch.backends.cpu.get_cpu_capability(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
-        "versions": {
-            "ontogeny": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": version("transformers"),  # to import it takes a second
-        },
+        "versions": dict(_versions()),
+    }
+
+
+@cache  # reading a package's metadata takes milliseconds, and every run tells the versions twice
+def _versions() -> dict[str, str]:
+    import platform
+    from importlib.metadata import version
+
+    from ontogeny import __version__
+
+    return {
+        "ontogeny": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": version("transformers"),  # to import it takes a second
     }
 
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -56,12 +57,13 @@ class StackedLayer(nn.Module):
     def __init__(self, layers: Sequence[nn.Module], shared: dict[int, nn.Parameter]) -> None:
         super().__init__()
         self.like = [layers[0]]  # in a list, so that it isn't a submodule
-        for name, parameter in layers[0]._parameters.items():
-            own = [layer._parameters[name] for layer in layers]
-            self.register_parameter(name, None if parameter is None else _together(own, shared))  # type: ignore[arg-type]
-        for name, buffer in layers[0]._buffers.items():
-            own = [layer._buffers[name] for layer in layers]
-            self.register_buffer(name, None if buffer is None else torch.stack(own))  # type: ignore[arg-type]
+        own: list[Any]
+        for name in layers[0]._parameters:
+            own = [getattr(layer, name) for layer in layers]
+            self.register_parameter(name, None if own[0] is None else _together(own, shared))
+        for name in layers[0]._buffers:
+            own = [getattr(layer, name) for layer in layers]
+            self.register_buffer(name, None if own[0] is None else torch.stack(own))
 
     def forward(self, x: Shaped[Tensor, "rows ..."]) -> Float[Tensor, "rows ..."]:
         compute = _kind(self.like[0])
@@ -97,9 +99,11 @@ def give_gradients(whole: nn.Module, models: Sequence[nn.Module], largest: float
 
 def _product(x: Rows, W: Float[Tensor, "members inputs outputs"], layer: nn.Module | None = None) -> Rows:
     """x W for every member, plus the bias of the layer, where it is given and has one."""
-    flat, bias = x.flatten(1, -2), getattr(layer, "bias", None)
+    flat = x.flatten(1, -2)
+    bias: Tensor | None = getattr(layer, "bias", None)
     y = torch.bmm(flat, W) if bias is None else torch.baddbmm(bias[:, None], flat, W)
-    return y.unflatten(1, x.shape[1:-1])
+    found: Tensor = y.unflatten(1, x.shape[1:-1])
+    return found
 
 
 def _along(vector: Float[Tensor, "members outputs"], x: Rows) -> Tensor:
@@ -107,48 +111,48 @@ def _along(vector: Float[Tensor, "members outputs"], x: Rows) -> Tensor:
     return vector.view(len(vector), *[1] * (x.ndim - 2), -1)
 
 
-def _embedding(layer: nn.Module, ids: Tensor) -> Tensor:
+def _embedding(layer: Any, ids: Tensor) -> Tensor:
     first = torch.arange(len(layer.weight), device=ids.device) * layer.weight.shape[1]
     x, padding = F.embedding(ids + first.view(-1, 1, 1), layer.weight.flatten(0, 1)), layer.like[0].padding_idx
     return x if padding is None else torch.where((ids == padding)[..., None], x.detach(), x)  # it has no gradient
 
 
-def _linear(layer: nn.Module, x: Rows) -> Rows:
+def _linear(layer: Any, x: Rows) -> Rows:
     return _product(x, layer.weight.mT, layer)
 
 
-def _layer_norm(layer: nn.Module, x: Rows) -> Rows:
+def _layer_norm(layer: Any, x: Rows) -> Rows:
     like = layer.like[0]
     x = F.layer_norm(x, like.normalized_shape, eps=like.eps) * _along(layer.weight, x)
     return x if layer.bias is None else x + _along(layer.bias, x)
 
 
-def _rms_norm(layer: nn.Module, x: Rows) -> Rows:
+def _rms_norm(layer: Any, x: Rows) -> Rows:
     normal = F.rms_norm(x.float(), (x.shape[-1],), eps=layer.like[0].variance_epsilon)
     return _along(layer.weight, x) * normal.to(x.dtype)
 
 
-def _subspace(layer: nn.Module, x: Rows) -> Rows:
+def _subspace(layer: Any, x: Rows) -> Rows:
     z = _product(x, layer.V)
     z = _product(z, layer.core.mT) if layer.core.ndim == 3 else z * _along(layer.core, z)
     return _product(z, layer.U.mT, layer)
 
 
-def _one_sided(layer: nn.Module, x: Rows) -> Rows:
+def _one_sided(layer: Any, x: Rows) -> Rows:
     if layer.like[0].side == "left":
         return _product(_product(x, layer.factor.mT), layer.basis.mT, layer)
     return _product(_product(x, layer.basis), layer.factor.mT, layer)
 
 
-def _low_rank(layer: nn.Module, x: Rows) -> Rows:
+def _low_rank(layer: Any, x: Rows) -> Rows:
     return _product(_product(x, layer.B), layer.A.mT, layer)
 
 
-def _masked(layer: nn.Module, x: Rows) -> Rows:
+def _masked(layer: Any, x: Rows) -> Rows:
     return _product(x, torch.where(layer.keep, layer.kept, 0.0).mT, layer)
 
 
-KINDS: dict[type[nn.Module], Callable[[nn.Module, Tensor], Tensor]] = {
+KINDS: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
     nn.Embedding: _embedding,
     nn.Linear: _linear,
     nn.LayerNorm: _layer_norm,
@@ -159,7 +163,7 @@ KINDS: dict[type[nn.Module], Callable[[nn.Module, Tensor], Tensor]] = {
 }
 
 
-def _kind(module: nn.Module) -> Callable[[nn.Module, Tensor], Tensor] | None:
+def _kind(module: nn.Module) -> Callable[[Any, Tensor], Tensor] | None:
     if type(module).__name__.endswith("RMSNorm"):  # every model type has its own, all alike
         return _rms_norm
     return KINDS.get(type(module))
