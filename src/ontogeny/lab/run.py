@@ -97,9 +97,7 @@ def learn(ready: Ready, run: Run, lab: Lab) -> tuple[History, dict[str, Any]]:
     return found.history, {"lived": described(found)}
 
 
-def conclude(
-    ready: Ready, history: History, developed: Mapping[str, Any], run: Run, lab: Lab
-) -> dict[str, Any]:
+def conclude(ready: Ready, history: History, developed: Mapping[str, Any], run: Run, lab: Lab) -> dict[str, Any]:
     """Keep the trained network where something will go on from it, and store the result."""
     model, task, setting = ready.model, ready.task, run.setting
     directory = lab.store.run_directory(run.id, run.replicate)

@@ -56,7 +56,7 @@ def run_stack(runs: Stack, lab: Lab) -> list[dict[str, Any]]:
         return [run(runs[0], lab)]
     directories = {lab.store.run_directory(one.id, one.replicate): one for one in runs}
     with ExitStack() as held:
-        for directory in sorted(directories):  # in one order, so that no two workers wait for each other
+        for directory in sorted(directories):  # in one order, so that of two that share runs one gets all
             held.enter_context(claim(directory))
         alike: dict[str, dict[Path, Ready]] = defaultdict(dict)
         for directory, one in directories.items():
