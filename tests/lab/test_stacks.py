@@ -11,10 +11,14 @@ import pytest
 import smoke
 from test_run import RATES, full_table
 
+from ontogeny.benchmarks import made_up
 from ontogeny.errors import Interrupted
 from ontogeny.files import read_json
+from ontogeny.lab import conduct as lab_conduct
 from ontogeny.lab import stacks as lab_stacks
+from ontogeny.lab.engines import local
 from ontogeny.lab.experiment import Experiment, Rates, Run
+from ontogeny.lab.judge import assess
 from ontogeny.lab.networks import Lab
 from ontogeny.lab.run import run
 from ontogeny.lab.stacks import run_stack, stacks
@@ -129,3 +133,25 @@ def test_a_stack_that_is_stopped_goes_on(
     apart = new_lab(store, full, tmp_path / "apart")
     for task, found in zip(tasks, run_stack(tasks, lab), strict=True):
         close(found["losses"], run(task, apart)["losses"])
+
+
+def test_an_experiment_is_conducted_in_stacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searches and evaluated runs, every one once; made-up results, which nothing trains for."""
+    store, experiment, ended = open_store(tmp_path), made_up.declared(), []
+    made_up.conduct(experiment, store, keep=lambda run: False)
+
+    def stored(runs: lab_stacks.Stack, lab: Lab) -> list[str]:
+        made_up.save(list(runs), lab.store)
+        ended.append([(one.id, one.replicate) for one in runs])
+        return ["stored"]
+
+    told: dict[str, tuple[int, int]] = {}
+    monkeypatch.setattr(lab_conduct, "run_stack", stored)
+    with local(1) as mapper:
+        lab_conduct._train(experiment, Lab(store, {}, stack=4), mapper, lambda *now: told.update({now[0]: now[1:]}))
+    assert assess(experiment, store).complete
+    once = [key for stack in ended for key in stack]
+    assert len(set(once)) == len(once) == sum(done for done, _ in told.values())
+    assert all(done == total > 0 for done, total in told.values())
+    assert max(map(len, ended)) == 4
+    assert len(ended) < 0.6 * len(once)
