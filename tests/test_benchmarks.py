@@ -87,7 +87,7 @@ def test_the_table_shows_values_and_peers(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_an_unknown_benchmark_is_an_input_error() -> None:
-    with pytest.raises(InputError, match="expected extraction, training, grid, laboratory or all"):
+    with pytest.raises(InputError, match="expected extraction, training, optimisers, grid, laboratory or all"):
         run_benchmarks("sorting", as_json=False)
 
 

@@ -272,7 +272,7 @@ def grow(
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="extraction, training, grid, laboratory or all")] = "all",
+    name: Annotated[str, typer.Argument(help="extraction, training, optimisers, grid, laboratory or all")] = "all",
     as_json: Json = False,
 ) -> None:
     """Benchmarks against peers, side by side in one run."""

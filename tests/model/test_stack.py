@@ -33,7 +33,8 @@ def subspace(shape: tuple[int, int], generator: torch.Generator) -> Subspace:
 
 
 def mask(shape: tuple[int, int], generator: torch.Generator) -> Mask:
-    return Mask(torch.rand(shape, generator=generator) < 0.3)
+    entries = shape[0] * shape[1]
+    return Mask((torch.randperm(entries, generator=generator) < 0.3 * entries).view(shape))
 
 
 def make(name: str, kind: str, seed: int) -> Any:

@@ -149,7 +149,8 @@ def _low_rank(layer: Any, x: Rows) -> Rows:
 
 
 def _masked(layer: Any, x: Rows) -> Rows:
-    return _product(x, torch.where(layer.keep, layer.kept, 0.0).mT, layer)
+    zeros = layer.kept.new_zeros(len(layer.kept), layer.keep[0].numel())
+    return _product(x, zeros.scatter(1, layer.places, layer.kept).view(layer.keep.shape).mT, layer)
 
 
 KINDS: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
