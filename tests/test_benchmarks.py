@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ontogeny.benchmarks import extraction, laboratory, training
+from ontogeny.benchmarks import extraction, grid, laboratory, training
 from ontogeny.benchmarks.bench import run_benchmarks
 from ontogeny.benchmarks.extraction import extraction_flops, make_checkpoint, peak_bytes, sine
 from ontogeny.benchmarks.measure import cpu_seconds, exponent, product_rate
@@ -46,6 +46,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extraction, "TIMED_SHAPES", ((60, 40), (50, 50), (60, 60)))
     monkeypatch.setattr(extraction, "LARGE", 45)
     monkeypatch.setattr(extraction, "HUGE", 55)
+    monkeypatch.setattr(grid, "WIDTHS", (32,))
+    monkeypatch.setattr(grid, "BATCHES", (2,))
+    monkeypatch.setattr(grid, "MEMBERS", (2, 3))
     monkeypatch.setattr(laboratory, "TRIVIAL", 10)
     monkeypatch.setattr(laboratory, "STORED", (10, 20))
     monkeypatch.setattr(laboratory, "REPLICATES", 2)
@@ -84,7 +87,7 @@ def test_the_table_shows_values_and_peers(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_an_unknown_benchmark_is_an_input_error() -> None:
-    with pytest.raises(InputError, match="expected extraction, training, laboratory or all"):
+    with pytest.raises(InputError, match="expected extraction, training, optimisers, grid, laboratory or all"):
         run_benchmarks("sorting", as_json=False)
 
 
@@ -149,6 +152,20 @@ def test_a_free_layer_has_the_shape_and_keeps_gradients_flowing(d_out: int) -> N
     assert x.grad.shape == x.shape
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert Free(d_out)(x).dtype == torch.bfloat16
+
+
+def test_a_stacked_step_is_the_separate_one() -> None:
+    config, its = TINY.config() | {"vocab_size": 64}, grid.windows(2, 64, 8)
+    models, apart = ([grid.network(config, seed) for seed in (0, 1)] for _ in range(2))
+    together = grid.stacked(models, its)
+    for _ in range(2):
+        together()
+    for model, other in zip(models, apart, strict=True):
+        step = grid.separate(other, its)
+        for _ in range(2):
+            step()
+        expected = dict(other.named_parameters())
+        assert all(torch.allclose(p, expected[name], atol=1e-5) for name, p in model.named_parameters())
 
 
 def test_times_and_rates_are_positive() -> None:

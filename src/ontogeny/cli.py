@@ -170,6 +170,7 @@ def run(
     address: Annotated[
         str | None, typer.Option(help="HOST:PORT of a Ray cluster to join, or auto; default: one of its own")
     ] = None,
+    stack: Annotated[int, typer.Option(min=1, help="runs of one kind that train side by side in one process")] = 1,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE over the scale's preset (repeatable)")
     ] = None,
@@ -188,7 +189,8 @@ def run(
     elif experiment is None:
         raise InputError("run: expected the name of an experiment; ontogeny run --list shows them")
     elif studies := find_studies(experiment):
-        refuse(experiment, donor=donor or (), text=text or (), table="" if table == "primary" else table)
+        unused = {"table": "" if table == "primary" else table, "stack": "" if stack == 1 else str(stack)}
+        refuse(experiment, donor=donor or (), text=text or (), **unused)
         mode: Mode = "describe" if describe else "dry run" if dry_run else "run"
         for module in studies:
             run_study(module, scale, store, settings, engine=engine, workers=workers, address=address, mode=mode)
@@ -207,6 +209,7 @@ def run(
             engine=engine,
             workers=workers,
             address=address,
+            stack=stack,
             table=table,
         )
 
@@ -275,7 +278,7 @@ def grow(
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="extraction, training, laboratory or all")] = "all",
+    name: Annotated[str, typer.Argument(help="extraction, training, optimisers, grid, laboratory or all")] = "all",
     as_json: Json = False,
 ) -> None:
     """Benchmarks against peers, side by side in one run."""

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from rich.console import Console
 
-from ontogeny.benchmarks import extraction, laboratory, optimisers, training
+from ontogeny.benchmarks import extraction, grid, laboratory, optimisers, training
 from ontogeny.benchmarks.measure import Entry
 from ontogeny.errors import InputError
 from ontogeny.terminal.output import console, print_json, table
@@ -14,6 +14,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Entry]]] = {
     "extraction": extraction.measure,
     "training": training.measure,
     "optimisers": optimisers.measure,
+    "grid": grid.measure,
     "laboratory": laboratory.measure,
 }
 

@@ -15,7 +15,7 @@ from ontogeny.lab.experiment import Arm, Embeddings, Experiment, Rates, Run, Set
 from ontogeny.lab.networks import Lab
 from ontogeny.lab.overlaps import ALIGNMENTS, OverlapTask, measure_overlap
 from ontogeny.lab.rates import Axis, Search, search
-from ontogeny.lab.run import run
+from ontogeny.lab.stacks import Stack, run_stack, stacks
 from ontogeny.lab.store import Store
 
 Cell = tuple[Embeddings, str]
@@ -102,18 +102,19 @@ def _train(experiment: Experiment, lab: Lab, mapper: Mapper, report: Report) -> 
 
     One queue that grows with what is found, so that no worker waits for the last run of a round.
     """
-    queue: list[Run] = []
+    queue: list[Stack] = []
     wanted: dict[tuple[str, int], Run] = {}  # evaluated runs known by now
     searching: dict[Cell, set[str]] = {cell: set() for cell in searches(experiment, lab.store)}  # ids asked for
     done, total = {"tuning": 0, "runs": 0}, {"tuning": 0, "runs": 0}
 
-    def ask(cells: list[Cell]) -> None:
+    def ask(cells: list[Cell]) -> list[Run]:
+        asked: list[Run] = []
         for mode, name in cells:
             state = _search(experiment, lab.store, mode, experiment.arm(name))
             runs = [experiment.tuning_run(mode, experiment.arm(name), rates) for rates in state.needed]
             new = [r for r in runs if r.id not in searching[mode, name]]
             searching[mode, name] |= {r.id for r in new}
-            queue.extend(new)
+            asked += new
             total["tuning"] += len(new)
             if state.best:
                 del searching[mode, name]
@@ -121,23 +122,24 @@ def _train(experiment: Experiment, lab: Lab, mapper: Mapper, report: Report) -> 
             found = evaluated_runs(experiment, lab.store)
             wanted.update({(r.id, r.replicate): r for cell in found.values() for r in cell})
             total["runs"] = len(wanted) + unknown_runs(experiment, found)
+        return asked
 
-    def begin() -> None:
+    def begin() -> list[Run]:
         ready = [key for key, r in wanted.items() if key not in begun and _can_start(r, lab.store)]
         begun.update(ready)
-        queue.extend(wanted[key] for key in ready)
+        return [wanted[key] for key in ready]
 
     begun: set[tuple[str, int]] = set()
-    ask(list(searching))
-    begin()
+    queue += stacks(ask(list(searching)) + begin(), lab.stack)
     for phase in done:
         report(phase, 0, total[phase])
-    for one, _ in work(mapper, partial(run, lab=lab), queue):
-        ask([cell for cell, asked in searching.items() if one.id in asked])
-        begin()
-        phase = "runs" if (one.id, one.replicate) in begun else "tuning"
-        done[phase] += 1
-        report(phase, done[phase], total[phase])
+    for stack, _ in work(mapper, partial(run_stack, lab=lab), queue):
+        ended = {one.id for one in stack}
+        queue += stacks(ask([cell for cell, asked in searching.items() if ended & asked]) + begin(), lab.stack)
+        for one in stack:
+            phase = "runs" if (one.id, one.replicate) in begun else "tuning"
+            done[phase] += 1
+            report(phase, done[phase], total[phase])
 
 
 def _can_start(run: Run, store: Store) -> bool:

@@ -53,10 +53,14 @@ GAIN_WINDOWS = 32
 
 @dataclass(frozen=True)
 class Lab:
-    """Circumstance: where the store is and where each donor id lies. Changes no result."""
+    """Circumstance: where the store is, where each donor id lies, and how many runs train in one stack.
+
+    Changes no result, but for rounding.
+    """
 
     store: Store
     donors: Mapping[str, Path]
+    stack: int = 1
 
 
 def build(run: Run, lab: Lab) -> tuple[nn.Module, Genome | None]:

@@ -3,7 +3,9 @@
 import resource
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,28 +39,38 @@ def run(run: Run, lab: Lab) -> dict[str, Any]:
     with claim(directory):
         if (directory / RESULT).exists():
             return read_json(directory / RESULT)
-        begin(directory, {"recipe": run.recipe, "replicate": run.replicate, "host": host()})
-        model, genome, task, history, developed = together.call(fit, run, lab)
-        setting = run.setting
-        keeps = bool(setting.horizons or setting.kept or developed)
-        if keeps and run.split == "test" and history.stop_reason != "non-finite":
-            save_network(model, directory)
-        cost = describe_cost(model, history, setting.batch, task.length)
-        if run.arm.teacher:  # its forward pass, a third of a training step's, kept or not
-            cost["flops"] += flops(own_donor(run, lab).config, task.length) // 3 * cost["tokens"]
-        beside = {"references": task.references, "frames": describe_genome(genome, run, lab)} | developed
-        identity = {"kind": "arm", "id": run.id, "replicate": run.replicate, "host": host()}
-        result = identity | run.recipe | outcome(history, setting.measure.key) | beside | cost
-        result = finish(directory, result | {"arm": run.arm.name, "arm_recipe": run.recipe["arm"]})
-        clear_checkpoint(directory)
-    return result
+        announce(run, lab)
+        ready, history, developed = together.call(fit, run, lab)
+        return conclude(ready, history, developed, run, lab)
 
 
-def fit(run: Run, lab: Lab) -> tuple[nn.Module, Genome | None, Task, History, dict[str, Any]]:
-    """The network, trained; its genome, its task, what happened, and what development found."""
+def fit(run: Run, lab: Lab) -> tuple["Ready", History, dict[str, Any]]:
+    """The run's network, trained; what happened, and what development found."""
     with together.leader_first():
-        model, genome = build(run, lab)
-        task = make_task(run, lab.store)
+        ready = make_ready(run, lab)
+    return ready, *learn(ready, run, lab)
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A run that is about to train."""
+
+    model: nn.Module
+    genome: Genome | None
+    task: Task
+    config: TrainConfig
+
+
+def announce(run: Run, lab: Lab, **circumstance: Any) -> None:
+    """Say in the run's directory what is done there, and how: nothing that changes the result."""
+    about = {"recipe": run.recipe, "replicate": run.replicate, "host": host()} | circumstance
+    begin(lab.store.run_directory(run.id, run.replicate), about)
+
+
+def make_ready(run: Run, lab: Lab) -> Ready:
+    """The run's network, its task, and how it trains."""
+    model, genome = build(run, lab)
+    task = make_task(run, lab.store)
     setting, rates = run.setting, run.rates
     only_the_end = run.split == "tune" and not setting.horizons  # of a curve a rate search would read the end alone
     config = TrainConfig(
@@ -70,14 +82,13 @@ def fit(run: Run, lab: Lab) -> tuple[nn.Module, Genome | None, Task, History, di
         precision=setting.precision,
         optimizer=setting.optimizer,
     )
-    directory = lab.store.run_directory(run.id, run.replicate)
-    return model, genome, task, *learn(model, task, config, run, lab, directory)
+    return Ready(model, genome, task, config)
 
 
-def learn(
-    model: nn.Module, task: Task, config: TrainConfig, run: Run, lab: Lab, directory: Path
-) -> tuple[History, dict[str, Any]]:
+def learn(ready: Ready, run: Run, lab: Lab) -> tuple[History, dict[str, Any]]:
     """Train on the task, straight to the end, by cool-downs at horizons, or developing: what lived stands beside."""
+    model, task, config = ready.model, ready.task, ready.config
+    directory = lab.store.run_directory(run.id, run.replicate)
     options: dict[str, Any] = {
         "loss": distilled(run, lab, task.batches) if run.arm.teacher else task.loss,
         "evaluate": task.evaluate,
@@ -91,6 +102,24 @@ def learn(
     plan = schedule(config.steps, **run.arm.develop)
     found = develop(model, task.batches, config, plan, seed=replicate_seed(run.replicate), **options)
     return found.history, {"lived": described(found)}
+
+
+def conclude(ready: Ready, history: History, developed: Mapping[str, Any], run: Run, lab: Lab) -> dict[str, Any]:
+    """Keep the trained network where something will go on from it, and store the result."""
+    model, task, setting = ready.model, ready.task, run.setting
+    directory = lab.store.run_directory(run.id, run.replicate)
+    keeps = bool(setting.horizons or setting.kept or developed)
+    if keeps and run.split == "test" and history.stop_reason != "non-finite":
+        save_network(model, directory)
+    cost = describe_cost(model, history, setting.batch, task.length)
+    if run.arm.teacher:  # its forward pass, a third of a training step's, kept or not
+        cost["flops"] += flops(own_donor(run, lab).config, task.length) // 3 * cost["tokens"]
+    beside = {"references": task.references, "frames": describe_genome(ready.genome, run, lab)} | dict(developed)
+    identity = {"kind": "arm", "id": run.id, "replicate": run.replicate, "host": host()}
+    result = identity | run.recipe | outcome(history, setting.measure.key) | beside | cost
+    result = finish(directory, result | {"arm": run.arm.name, "arm_recipe": run.recipe["arm"]})
+    clear_checkpoint(directory)
+    return result
 
 
 ROW = ("step", "loss", "train_loss", "seconds")  # what every row of a history has
@@ -139,21 +168,28 @@ def describe_cost(model: nn.Module, history: History, batch: int, length: int) -
 def host() -> dict[str, Any]:
     """The machine and versions of a run: circumstance, recorded beside it."""
     import platform
-    from importlib.metadata import version
-
-    from ontogeny import __version__
 
     return {
         "machine": platform.machine(),
         "processor": torch.backends.cpu.get_cpu_capability(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
-        "versions": {
-            "ontogeny": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": version("transformers"),  # to import it takes a second
-        },
+        "versions": dict(_versions()),
+    }
+
+
+@cache  # reading a package's metadata takes milliseconds, and every run tells the versions twice
+def _versions() -> dict[str, str]:
+    import platform
+    from importlib.metadata import version
+
+    from ontogeny import __version__
+
+    return {
+        "ontogeny": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": version("transformers"),  # to import it takes a second
     }
 
 

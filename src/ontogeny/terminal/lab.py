@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ def run_experiment(
     engine: str = "processes",
     workers: int | None = None,
     address: str | None = None,
+    stack: int = 1,
     table: str = "primary",
 ) -> None:
     """Prepare, conduct, judge and print one experiment; whatever is stored is not run again."""
@@ -53,6 +54,7 @@ def run_experiment(
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # transformers' own, of every model read or saved from here on
     with in_use(store):
         plan = prepare(name, preset, store, donors=donors, text=text, table=table, rates=rates)
+        plan = replace(plan, lab=replace(plan.lab, stack=stack))
         compared = all(store.result(pair.id, 0) for pair in comparisons(plan.experiment, store))
         assessment = assess(plan.experiment, store)
         if not compared or not assessment.complete:

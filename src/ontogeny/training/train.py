@@ -158,7 +158,7 @@ def train(
     enforce_masks(model, optimizer)
     objective, optimizer = accelerator.prepare(together.Objective(model, loss), optimizer)
     state = directory / STATE if directory else None
-    history = _load(state, model, optimizer) if state and state.exists() else History()
+    history = load_state(state, model, optimizer) if state and state.exists() else History()
     started, saved = time.monotonic() - history.seconds, time.monotonic()
     model.train()
     if not history.rows:
@@ -196,7 +196,7 @@ def train(
             stop, due = together.anywhere(bool(stopping), ended or time.monotonic() - saved > save_every)
             if state and (stop or due):
                 if accelerator.is_main_process:
-                    _save(state, model, optimizer, history)
+                    save_state(state, model, optimizer, history)
                 accelerator.wait_for_everyone()
                 saved = time.monotonic()
             if stop:
@@ -230,7 +230,7 @@ def graceful() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _save(path: Path, model: nn.Module, optimizer: Optimizer, history: History) -> None:
+def save_state(path: Path, model: nn.Module, optimizer: Optimizer, history: History) -> None:
     """Trainable parameters, what lives, optimiser state and history in one safetensors file, replaced atomically."""
     tensors = {f"state/{name}": buffer.contiguous() for name, buffer in development_state(model)}
     for name, parameter in model.named_parameters():
@@ -244,7 +244,7 @@ def _save(path: Path, model: nn.Module, optimizer: Optimizer, history: History) 
 
 
 @torch.no_grad()
-def _load(path: Path, model: nn.Module, optimizer: Optimizer) -> History:
+def load_state(path: Path, model: nn.Module, optimizer: Optimizer) -> History:
     with safe_open(path, "pt", backend="pread") as file:
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
