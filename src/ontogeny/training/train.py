@@ -12,7 +12,6 @@ from types import FrameType
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Int
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -22,6 +21,7 @@ from torch.optim import Optimizer
 from ontogeny.errors import Interrupted
 from ontogeny.files import replacing
 from ontogeny.model.constrain import body_parameters
+from ontogeny.model.fast import next_token_loss
 from ontogeny.model.layers import SubspaceLinear, enforce_masks
 from ontogeny.model.prune import development_state
 from ontogeny.training import together
@@ -73,12 +73,6 @@ class History:
     @property
     def losses(self) -> list[float]:
         return [row["loss"] for row in self.rows]
-
-
-def next_token_loss(model: nn.Module, windows: Int[Tensor, "size length_plus_1"]) -> Tensor:
-    """Mean cross-entropy (nats a token) of predicting each window's tokens from the ones before."""
-    logits = model(input_ids=windows[:, :-1], use_cache=False).logits  # (B, T, V)
-    return F.cross_entropy(logits.flatten(0, 1).float(), windows[:, 1:].flatten())
 
 
 @torch.no_grad()
