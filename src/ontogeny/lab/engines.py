@@ -26,23 +26,24 @@ def every(
     waiting, done = list(items), 0
     while waiting:
         claimed = []
-        for item, result in mapper(partial(_unless_claimed, function), waiting):
-            if result is None:
+        for item, results in mapper(partial(_unless_claimed, function), waiting):
+            if not results:
                 claimed.append(item)
-                continue
-            done += 1
-            report(done, len(items))
-            yield result
+            for result in results:
+                done += 1
+                report(done, len(items))
+                yield result
         if len(claimed) == len(waiting):
             time.sleep(POLL)
         waiting = claimed
 
 
-def _unless_claimed(function: Callable[[Any], Any], item: Any) -> Any:
+def _unless_claimed(function: Callable[[Any], Any], item: Any) -> tuple[Any, ...]:
+    """What it gives, or nothing."""
     try:
-        return function(item)
+        return (function(item),)
     except Claimed:
-        return None
+        return ()
 
 
 @contextmanager
