@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Read a genome out of a pretrained network, build fresh networks from it, train them, judge its worth.",
 )
-store_app = typer.Typer(rich_markup_mode=None, help="Results to one file, and back.")
+store_app = typer.Typer(rich_markup_mode=None, help="Check a store, clear it up; its results to one file, and back.")
 app.add_typer(store_app, name="store")
 
 Store = Annotated[Path, typer.Option("--store", help="folder of declarations, donors, genomes and runs")]
@@ -217,7 +217,7 @@ def run(
 @app.command()
 def status(
     store: Store = Path("ontogeny-store"),
-    watch: Annotated[bool, typer.Option("--watch", help="keep printing until all is done")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="go on showing it until nothing is missing")] = False,
 ) -> None:
     """What is done, running, failed and missing, by experiment."""
     from ontogeny.terminal.lab import show_status
@@ -287,6 +287,31 @@ def bench(
     run_benchmarks(name, as_json=as_json)
 
 
+@store_app.command("verify")
+def store_verify(
+    store: Store,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="move what is broken to the store's folder broken, for a rerun to make")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check every file of a store against its recorded hash and its schema; exit status 1 if something is broken."""
+    from ontogeny.terminal.upkeep import verify_store
+
+    if not verify_store(store, repair=repair, as_json=as_json):
+        raise typer.Exit(1)
+
+
+@store_app.command("gc")
+def store_gc(
+    store: Store, dry_run: Annotated[bool, typer.Option("--dry-run", help="list it, remove nothing")] = False
+) -> None:
+    """Remove runs, donors, genomes and tokens that no declaration of a store refers to."""
+    from ontogeny.terminal.upkeep import collect_garbage
+
+    collect_garbage(store, dry_run=dry_run)
+
+
 @store_app.command("export")
 def store_export(
     store: Store,
@@ -295,7 +320,7 @@ def store_export(
         str | None, typer.Option(help="only this experiment's declarations and their results")
     ] = None,
 ) -> None:
-    """Write every declaration and result of a store as JSON lines."""
+    """Write every declaration and result of a store: JSON lines, or by the file's ending .csv or .parquet."""
     from ontogeny.terminal.store import export_store
 
     export_store(store, out, experiment)

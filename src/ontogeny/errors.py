@@ -1,6 +1,8 @@
 """Errors a person can act on: each says what was expected, what was found and where, and what to do."""
 
+import importlib
 from collections.abc import Iterable
+from typing import Any
 
 
 class InputError(ValueError):
@@ -13,6 +15,10 @@ class CheckpointError(InputError):
 
 class GenomeError(InputError):
     """A genome, or a genome file, that is not what it says; names the file and the tensor."""
+
+
+class SchemaError(InputError):
+    """A declaration or result that a newer version wrote."""
 
 
 class Interrupted(Exception):  # noqa: N818  (not an error: the work is saved and a rerun goes on)
@@ -28,3 +34,11 @@ def choose(given: str, known: Iterable[str], option: str) -> str:
     if given not in known:
         raise InputError(f"{option} {given!r}: expected {', '.join(known)}")
     return given
+
+
+def optional(module: str, where: str) -> Any:
+    """A module of the extra ``data``; InputError, which names the extra, where it isn't installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(f"{where}: needs {module.partition('.')[0]}; pip install 'ontogeny[data]'") from error

@@ -26,7 +26,7 @@ from ontogeny.lab.rates import START
 from ontogeny.lab.store import Store, open_store
 from ontogeny.terminal.lab import run_experiment
 
-CIRCUMSTANCE = ("seconds", "peak_memory", "tokens_per_second", "host")
+CIRCUMSTANCE = ("sha256", "seconds", "peak_memory", "tokens_per_second", "host")
 PATIENCE = 300.0  # seconds that a process is given on a busy machine
 
 

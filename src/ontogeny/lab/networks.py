@@ -20,7 +20,7 @@ from ontogeny.genome.extract import Recipe, extract
 from ontogeny.genome.frames import frame_statistics
 from ontogeny.genome.genome import Genome, Mask, load, save
 from ontogeny.genome.quantise import quantise
-from ontogeny.lab.experiment import Run, Setting
+from ontogeny.lab.experiment import Arm, Run, Setting
 from ontogeny.lab.store import Store
 from ontogeny.lab.survivors import survivors
 from ontogeny.lab.tasks import replicate_seed, run_tokens
@@ -186,9 +186,7 @@ def make_genome(run: Run, lab: Lab) -> Genome:
         tokens = run_tokens(setting, lab.store)
         windows = evaluation_windows(tokens.train, setting.length, -(-ACTIVATION_TOKENS // setting.length))
         return activation_genome(own_donor(run, lab), windows, setting.rank)
-    sized = any(size in arm.recipe for size in ("rank", "energy", "density"))
-    options: dict[str, Any] = dict(arm.recipe) | ({} if sized else {"rank": setting.rank})
-    recipe = Recipe(**options)
+    recipe = genome_recipe(arm, setting)
     genomes = [cached_genome(donor, recipe, lab) for donor in mixed_donors(run)]
     for control in arm.controls:
         genomes = [transform(control, genomes, seed=draw)]
@@ -196,6 +194,13 @@ def make_genome(run: Run, lab: Lab) -> Genome:
     if not setting.grown:
         return genome
     return grown_genome(genome, own_donor(run, lab).config, setting.model, layer_shapes(setting.model), seed=draw)
+
+
+def genome_recipe(arm: Arm, setting: Setting) -> Recipe:
+    """What an arm's genome is read by: its own recipe, of the setting's rank unless it names a size."""
+    sized = any(size in arm.recipe for size in ("rank", "energy", "density"))
+    options: dict[str, Any] = dict(arm.recipe) | ({} if sized else {"rank": setting.rank})
+    return Recipe(**options)
 
 
 def mixed_donors(run: Run) -> list[str]:
@@ -209,11 +214,16 @@ def mixed_donors(run: Run) -> list[str]:
 
 def cached_genome(donor: str, recipe: Recipe, lab: Lab) -> Genome:
     """A donor's genome, extracted once a store."""
-    path = lab.store.root / "genomes" / f"{digest({'donor': donor, 'recipe': recipe})[:16]}.safetensors"
+    path = genome_path(donor, recipe, lab.store)
     with making(path) as temporary:
         if temporary:
             save(extract(open_donor(donor, lab), recipe), temporary)
     return load(path)
+
+
+def genome_path(donor: str, recipe: Recipe, store: Store) -> Path:
+    """Where a store keeps a donor's genome."""
+    return store.root / "genomes" / f"{digest({'donor': donor, 'recipe': recipe})[:16]}.safetensors"
 
 
 def own_donor_id(run: Run) -> str:
@@ -235,8 +245,7 @@ def open_donor(donor: str, lab: Lab) -> Checkpoint:
 
 def donor_gain(setting: Setting, lab: Lab, donor: str) -> float:
     """The final norm's gain, one scalar a donor, that starts a dense model with its embeddings near ln V."""
-    name = digest([donor, setting.tokens, setting.length])[:16]
-    path = lab.store.root / "donors" / f"gain-{name}.json"
+    path = gain_path(donor, setting, lab.store)
     with making(path) as temporary:
         if temporary:
             tokens = run_tokens(setting, lab.store)
@@ -247,6 +256,11 @@ def donor_gain(setting: Setting, lab: Lab, donor: str) -> float:
             gain = matched_gain(model, lambda model: evaluation_loss(model, windows), uniform)
             write_json(temporary, {"gain": gain})
     return float(read_json(path)["gain"])
+
+
+def gain_path(donor: str, setting: Setting, store: Store) -> Path:
+    """Where a store keeps the gain of a donor's final norm."""
+    return store.root / "donors" / f"gain-{digest([donor, setting.tokens, setting.length])[:16]}.json"
 
 
 def describe_genome(genome: Genome | None, run: Run, lab: Lab) -> dict[str, float]:

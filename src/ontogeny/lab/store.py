@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ontogeny.canonical import digest, file_digest
-from ontogeny.errors import Claimed, InputError
+from ontogeny.errors import Claimed, InputError, SchemaError
 from ontogeny.files import clear_leftovers, read_json, sync, write_json
 
 SCHEMA = 1  # of declarations and results: what this version writes, and the newest that it reads
@@ -26,8 +26,7 @@ class Store:
 
     def declare(self, declaration: Mapping[str, Any]) -> Path:
         """Write an experiment's declaration; an equal one is the same file, a changed one a new file."""
-        name = f"{declaration['name']}-{declaration['scale']}-{digest(declaration)[:8]}.json"
-        path = self.root / "experiments" / name
+        path = self.root / "experiments" / declaration_name(declaration)
         if not path.exists():
             write_json(path, declaration)
         return path
@@ -56,6 +55,11 @@ class Store:
         return [read_stored(path) for path in sorted(paths)]
 
 
+def declaration_name(declaration: Mapping[str, Any]) -> str:
+    """The name of a declaration's file, which ends in the start of its content's sha256."""
+    return f"{declaration['name']}-{declaration['scale']}-{digest(declaration)[:8]}.json"
+
+
 def read_stored(path: Path) -> dict[str, Any]:
     """A stored declaration or result; InputError where a newer version wrote it."""
     value = read_json(path)
@@ -64,9 +68,9 @@ def read_stored(path: Path) -> dict[str, Any]:
 
 
 def check_schema(value: Mapping[str, Any], where: object) -> None:
-    """InputError for a declaration or result of a newer schema than this version knows; without one it is the first."""
+    """SchemaError for a declaration or result of a schema that this version can't read; early ones state none."""
     if (found := value.get("schema", 1)) != SCHEMA:
-        raise InputError(f"{where}: schema {found!r}; this version reads up to {SCHEMA}: install a newer ontogeny")
+        raise SchemaError(f"{where}: schema {found!r}; this version reads up to {SCHEMA}: install a newer ontogeny")
 
 
 def sealed(result: Mapping[str, Any]) -> dict[str, Any]:

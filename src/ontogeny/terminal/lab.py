@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.live import Live
 
 from ontogeny.errors import choose
 from ontogeny.lab.experiment import Rates
@@ -244,34 +245,53 @@ def dry_run(
 
 
 def show_status(root: Path, *, watch: bool) -> None:
-    """Counts by experiment; with ``watch`` again every few seconds until all is done."""
+    """Counts by experiment; with ``watch`` until nothing is missing: in place, or where piped a line a change."""
     store, shown = existing_store(root), console()
-    while True:
-        rows = [_status(value, store) for _, value in store.experiments()]
-        columns = ("experiment", "scale", "rank", "donors", "tuning runs", "done", "running", "failed", "missing")
-        shown.print(table(str(root), columns, rows))
-        if not watch or all(row[-1] == "0" for row in rows):
-            return
-        time.sleep(5)
+
+    def look() -> list[tuple[str, ...]]:
+        return [_status(value, store) for _, value in store.experiments()]
+
+    rows = look()
+    if not watch or not shown.is_terminal:
+        shown.print(table(str(root), STATUS, rows))
+    if watch and shown.is_terminal:
+        with Live(table(str(root), STATUS, rows), console=shown, auto_refresh=False) as live:
+            while any(row[-1] != "0" for row in rows):
+                time.sleep(EVERY)
+                rows = look()
+                live.update(table(str(root), STATUS, rows), refresh=True)
+    elif watch:
+        while any(row[-1] != "0" for row in rows):
+            time.sleep(EVERY)
+            before, rows = rows, look()
+            for row in (row for row in rows if row not in before):
+                counts = ", ".join(f"{number} {name}" for name, number in zip(STATUS[5:], row[5:], strict=True))
+                shown.print(f"{row[0]}, {row[1]}: {counts}", highlight=False)
+
+
+STATUS = ("experiment", "scale", "rank", "donors", "tuning runs", "done", "running", "failed", "missing")
+EVERY = 2.0  # seconds between looks of --watch
 
 
 def _status(declaration: Mapping[str, Any], store: Store) -> tuple[str, ...]:
-    from ontogeny.lab.conduct import evaluated_runs, scores, tuned_cells
+    from ontogeny.lab.conduct import evaluated_runs, hopeless, scores, tuned_cells
     from ontogeny.lab.findings import read
 
     assessment = read(declaration, store)
     if isinstance(assessment, Measurements):
         return study_status(assessment, store)
     experiment = assessment.experiment
-    runs = {(r.id, r.replicate) for cell in evaluated_runs(experiment, store).values() for r in cell}
-    results = [store.result(*key) for key in runs]
-    running = sum(store.result(*key) is None and claimed(store.run_directory(*key)) for key in runs)
-    failed = sum(result is not None and result["final"] is None for result in results)
+    runs = {(r.id, r.replicate): r for cell in evaluated_runs(experiment, store).values() for r in cell}
+    results = {key: store.result(*key) for key in runs}
+    open_ = [run for key, run in runs.items() if results[key] is None]
+    running = sum(claimed(store.run_directory(run.id, run.replicate)) for run in open_)
+    never = sum(hopeless(run, store) for run in open_)  # what they go on from has diverged
+    failed = sum(result is not None and result["final"] is None for result in results.values()) + never
     tried = (
         sum(len(scores(experiment, store, m, a)) for m, a in tuned_cells(experiment)) if experiment.rates is None else 0
     )
     wanted = {donor for setting in experiment.all_settings().values() for donor in setting.donors + setting.others}
-    missing = assessment.expected - assessment.done
+    missing = assessment.expected - assessment.done - never
     figures = (tried, assessment.done, running, failed, missing)
     return (
         experiment.name,

@@ -1,6 +1,7 @@
 """What a store holds: report, claims, export and import."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,11 +9,13 @@ from typing import Any
 
 from ontogeny.canonical import canonical_json
 from ontogeny.errors import InputError, choose
-from ontogeny.files import replacing, write_json
+from ontogeny.files import write_json
 from ontogeny.lab.claims import Claim, ledger_rows, load_claims, load_sources
 from ontogeny.lab.experiment import from_json
-from ontogeny.lab.store import Store, open_store
+from ontogeny.lab.store import ABOUT, RESULT, Store, check_schema, in_use, open_store
 from ontogeny.lab.study import KIND, study_from_json, study_results
+from ontogeny.lab.verify import check_result
+from ontogeny.terminal.lines import check_format, read_lines, write_lines
 from ontogeny.terminal.output import check_writable, console, print_json, table
 
 
@@ -68,21 +71,21 @@ def _computed_in(claim: Claim) -> str:
 
 
 def export_store(root: Path, out: Path, experiment: str | None = None) -> None:
-    """Every declaration and result as one JSON object a line; or one experiment's declarations and their results."""
+    """Every declaration and result as a line of a file; or one experiment's declarations and their results."""
     store = existing_store(root)
     declared = [(path, v) for path, v in store.experiments() if experiment in (None, v["name"])]
     if experiment is not None and not declared:
         names = ", ".join(sorted({v["name"] for _, v in store.experiments()}))
         raise InputError(f"--experiment {experiment}: expected one that the store has, {names or 'none yet'}")
     check_writable(out)
+    check_format(out)
     lines: list[Mapping[str, Any]] = [{"kind": "declaration", "file": p.name, "value": v} for p, v in declared]
     if experiment is None:
         lines += store.results()
     else:
         results = [result for _, value in declared for result in _results(value, store)]
         lines += {canonical_json(result): result for result in results}.values()
-    with replacing(out) as temporary:
-        temporary.write_text("".join(canonical_json(line) + "\n" for line in lines), encoding="utf-8")
+    write_lines(out, lines)
     console().print(f"{out}: {len(lines)} lines", highlight=False)
 
 
@@ -94,23 +97,12 @@ def _results(declaration: Mapping[str, Any], store: Store) -> list[dict[str, Any
     return stored_results(from_json(declaration), store)
 
 
-# What a line of each kind must hold to be of use.
-NEEDED = {
-    "declaration": ("file", "value"),
-    "donor": ("id", "loss", "references", "passed_gate"),
-    "arm": ("id", "replicate", "final", "losses", "step0_loss", "references", "seconds"),
-    "overlap": ("id", "first", "second", "rows"),
-    "measurement": ("id", "replicate", "study", "options", "measured", "seconds"),
-    "comparison": ("id", "first", "second", "divergence", "agreement", "alignment"),
-}
-
-
 def import_store(file: Path, root: Path) -> None:
     """Put exported lines where they belong; what is there already stays. Nothing is written if a line is wrong."""
     if not file.is_file():
         raise InputError(f"{file}: no such file; expected one that ontogeny store export wrote")
     found: dict[Path, Mapping[str, Any]] = {}
-    for index, line in enumerate(file.read_bytes().splitlines(), start=1):
+    for index, line in enumerate(read_lines(file), start=1):
         try:
             value = json.loads(line)
             canonical_json(value)  # refuses the numbers that JSON hasn't
@@ -121,29 +113,30 @@ def import_store(file: Path, root: Path) -> None:
     if not found:
         raise InputError(f"{file}: empty; expected one that ontogeny store export wrote")
     store = open_store(root)
-    for path, value in found.items():
-        if not (store.root / path).exists():
-            write_json(store.root / path, value)
-            if "host" in value:
-                write_json((store.root / path).with_name("run.json"), {"host": value["host"]})
+    with in_use(store):
+        for path in (path for path in found if not (store.root / path).exists()):
+            if "host" in found[path]:
+                write_json((store.root / path).with_name(ABOUT), {"host": found[path]["host"]}, lasting=False)
+            write_json(store.root / path, found[path], lasting=False)
+        os.sync()  # all of them at once: one by one they take minutes
     console().print(f"{root}: {len(found)} lines", highlight=False)
 
 
 def _place(value: Mapping[str, Any]) -> Path:
     """Where in a store a line belongs; KeyError, TypeError or ValueError for a line that isn't whole."""
     kind = value["kind"]
-    for key in NEEDED[kind]:
-        value[key]
     if kind == "declaration":
-        (study_from_json if value["value"].get("kind") == KIND else from_json)(value["value"])
-        parts = "experiments", value["file"]
-    elif kind == "donor":
-        parts = "donors", value.get("folder", value["id"])
+        name, declaration = value["file"], value["value"]
+        check_schema(declaration, name)
+        (study_from_json if declaration.get("kind") == KIND else from_json)(declaration)
     else:
-        parts = "runs", value["id"]
-    if not re.fullmatch(r"\w[\w .-]{0,200}", parts[1]):
-        raise ValueError(f"a name that can't be a file's: {parts[1]}")
+        name = value.get("folder", value["id"]) if kind == "donor" else value["id"]
+        check_schema(value, name)
+        check_result(value)
+    if not re.fullmatch(r"\w[\w .-]{0,200}", name):
+        raise ValueError(f"a name that can't be a file's: {name}")
     if kind == "declaration":
-        return Path(*parts)
-    replicate = (f"replicate-{int(value.get('replicate', 0))}",) if parts[0] == "runs" else ()
-    return Path(*parts, *replicate, "result.json")
+        return Path("experiments", name)
+    if kind == "donor":
+        return Path("donors", name, RESULT)
+    return Path("runs", name, f"replicate-{int(value.get('replicate', 0))}", RESULT)

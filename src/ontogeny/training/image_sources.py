@@ -1,6 +1,5 @@
 """Sources of images: the embedded digits, parquet files and the hub, read as rows and decoded one by one."""
 
-import importlib
 import io
 import re
 from collections.abc import Callable, Mapping
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from ontogeny.errors import InputError
+from ontogeny.errors import InputError, optional
 
 DIGITS = "digits"
 WHERE_DIGITS = f"images {DIGITS}"  # rows of raw pixels: the embedded source needs no Pillow
@@ -68,7 +67,7 @@ def _parquet(path: Path) -> list[Row]:
     where = f"images {path}"
     if not path.is_file():
         raise InputError(f"{where}: no such file")
-    parquet = _extra("pyarrow.parquet", where)
+    parquet = optional("pyarrow.parquet", where)
     try:
         file = parquet.ParquetFile(path)
         wanted = [name for name in (*IMAGE_COLUMNS, LABEL_COLUMN) if name in file.schema_arrow.names]
@@ -79,7 +78,7 @@ def _parquet(path: Path) -> list[Row]:
 
 
 def _hub(source: str) -> dict[str, list[Row]]:
-    datasets = _extra("datasets", f"images {source}")
+    datasets = optional("datasets", f"images {source}")
     try:
         loaded = datasets.load_dataset(source)
     except (OSError, ValueError) as error:
@@ -117,13 +116,6 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def _extra(module: str, where: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(f"{where}: needs {module.partition('.')[0]}; pip install 'ontogeny[data]'") from error
-
-
 EMBEDDED: dict[str, Callable[[], dict[str, list[Row]]]] = {DIGITS: _digits}
 
 
@@ -132,7 +124,7 @@ def decode(row: Row) -> UInt8[np.ndarray, "height width channels"]:
     if row.where == WHERE_DIGITS:
         return np.frombuffer(row.image, np.uint8).reshape(8, 8, 1)
     where = f"{row.where}, row {row.number}"
-    pillow = _extra("PIL.Image", where)
+    pillow = optional("PIL.Image", where)
     try:
         with pillow.open(io.BytesIO(row.image), formats=FORMATS) as image:
             mode, pixels = image.mode, np.asarray(image)

@@ -1,7 +1,6 @@
 """Text: where it comes from, how it is split, and the tokens made of it once and then memory-mapped."""
 
 import hashlib
-import importlib
 import json
 import re
 import sys
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from ontogeny.canonical import digest
-from ontogeny.errors import InputError
+from ontogeny.errors import InputError, optional
 from ontogeny.files import locked, making, read_json, recorded, write_json
 from ontogeny.streams import numpy_stream
 from ontogeny.training import standard_library
@@ -156,7 +155,7 @@ def _jsonl_file(path: Path) -> Iterator[str]:
 
 
 def _parquet_file(path: Path) -> Iterator[str]:
-    parquet = _extra("pyarrow.parquet", str(path))
+    parquet = optional("pyarrow.parquet", f"text {path}")
     try:
         file = parquet.ParquetFile(path)
     except ValueError as error:  # pyarrow's ArrowInvalid is one
@@ -169,7 +168,7 @@ def _parquet_file(path: Path) -> Iterator[str]:
 def _hub(source: str, max_characters: int | None) -> Iterator[str]:
     if max_characters is None:
         raise InputError(f"text {source}: a hub data set is streamed, so say how much of it: max_characters")
-    datasets = _extra("datasets", source)
+    datasets = optional("datasets", f"text {source}")
     try:
         for row in datasets.load_dataset(source, split="train", streaming=True):
             yield _string(row[_field(row, f"text {source}")], f"text {source}")
@@ -182,13 +181,6 @@ def _hub(source: str, max_characters: int | None) -> Iterator[str]:
 
 def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
-
-
-def _extra(module: str, source: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(f"text {source}: needs {module}; pip install 'ontogeny[data]'") from error
 
 
 EMBEDDED: dict[str, Callable[[], Iterable[str]]] = {
