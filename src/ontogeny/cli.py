@@ -1,5 +1,6 @@
 """The command line: one function a command; it parses, calls and prints."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -42,7 +43,8 @@ def main() -> None:
 
 
 def _fail(message: str, status: int) -> None:
-    print("ontogeny: " + " ".join(message.split()), file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":  # of the processes that accelerate launch starts
+        print("ontogeny: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(status)
 
 
@@ -57,11 +59,15 @@ def _version(value: bool) -> bool:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
     ] = False,
 ) -> None:
-    pass
+    if os.environ.get("WORLD_SIZE", "1") != "1" and context.invoked_subcommand != "run":
+        raise InputError(
+            f"accelerate launch: expected ontogeny run, found {context.invoked_subcommand}; run it without"
+        )
 
 
 @app.command()

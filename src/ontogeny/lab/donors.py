@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import nn
+
 from ontogeny.canonical import digest
 from ontogeny.errors import InputError
 from ontogeny.files import filling, read_json, replacing
@@ -24,8 +26,9 @@ from ontogeny.lab.store import RESULT, begin, claim, finish
 from ontogeny.lab.tasks import TextSetting, run_tokens, scoring_windows, text_references
 from ontogeny.model.initialise import fresh_model
 from ontogeny.streams import stream_seed
+from ontogeny.training import together
 from ontogeny.training.batches import Batches
-from ontogeny.training.train import TrainConfig, evaluation_loss, train
+from ontogeny.training.train import History, TrainConfig, evaluation_loss, train
 
 GATE = 0.3  # nats a donor must beat its bigram by
 
@@ -56,22 +59,7 @@ def train_donor(recipe: DonorRecipe, lab: Lab) -> dict[str, Any]:
         if (directory / RESULT).exists():
             return read_json(directory / RESULT)
         begin(directory, {"recipe": asdict(recipe), "host": host()})
-        tokens = run_tokens(recipe, lab.store)
-        seed = stream_seed(recipe.index, "donor")
-        model = fresh_model(recipe.model, seed)
-        batches = Batches(tokens.train, recipe.length, recipe.batch, seed)
-        batches.check_budget(recipe.steps, max_epochs=2)
-        windows = scoring_windows(recipe, tokens, "test")
-        marks = tuple(round(recipe.steps * share) for share in (0.1, 0.25, 0.5, 0.75, 1))
-        config = TrainConfig(recipe.steps, recipe.rates.body, recipe.rates.rest, marks, precision=recipe.precision)
-        history = train(
-            model,
-            batches,
-            config,
-            evaluate=lambda model: {"loss": evaluation_loss(model, windows)},
-            directory=directory / "checkpoint",
-            on_evaluation=history_writer(directory),
-        )
+        model, history = together.call(fit_donor, recipe, lab)
         if history.stop_reason == "non-finite":
             raise InputError(f"donor {recipe.index} diverged after step {history.stopped_at}: lower donor_rates")
         from transformers.utils.logging import disable_progress_bar
@@ -85,6 +73,28 @@ def train_donor(recipe: DonorRecipe, lab: Lab) -> dict[str, Any]:
         result = finish(directory, result)
         clear_checkpoint(directory)
     return result
+
+
+def fit_donor(recipe: DonorRecipe, lab: Lab) -> tuple[nn.Module, History]:
+    """A fresh network of the recipe, trained."""
+    tokens = run_tokens(recipe, lab.store)
+    seed = stream_seed(recipe.index, "donor")
+    model = fresh_model(recipe.model, seed)
+    batches = Batches(tokens.train, recipe.length, recipe.batch, seed)
+    batches.check_budget(recipe.steps, max_epochs=2)
+    windows = scoring_windows(recipe, tokens, "test")
+    marks = tuple(round(recipe.steps * share) for share in (0.1, 0.25, 0.5, 0.75, 1))
+    config = TrainConfig(recipe.steps, recipe.rates.body, recipe.rates.rest, marks, precision=recipe.precision)
+    directory = lab.store.root / "donors" / recipe.id
+    history = train(
+        model,
+        batches,
+        config,
+        evaluate=lambda model: {"loss": evaluation_loss(model, windows)},
+        directory=directory / "checkpoint",
+        on_evaluation=history_writer(directory),
+    )
+    return model, history
 
 
 def audit_donor(donor: str, setting: Setting, lab: Lab) -> dict[str, Any]:

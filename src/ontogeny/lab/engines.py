@@ -18,6 +18,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 from ontogeny.errors import Claimed, InputError, Interrupted, choose
+from ontogeny.training import together
 
 Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[tuple[Any, Any]]]
 
@@ -236,6 +237,8 @@ def find_engine(
 ) -> Callable[[], AbstractContextManager[Mapper]]:
     """What starts the engine of that name, ``workers`` of it (None: one a core). InputError for what can't be had."""
     choose(name, ENGINES, "--engine")
+    if together.count() > 1 and name != "local":
+        raise InputError(f"accelerate launch: its processes share every run; expected --engine local, found {name}")
     if address and name != "ray":
         raise InputError(f"--address {address}: expected with --engine ray, found --engine {name}")
     if name != "ray":

@@ -12,6 +12,7 @@ from torch import nn
 
 from ontogeny.canonical import canonical_json
 from ontogeny.files import read_json, replacing
+from ontogeny.genome.genome import Genome
 from ontogeny.lab.experiment import Run
 from ontogeny.lab.networks import Lab, build, describe_genome, distilled, own_donor, save_network
 from ontogeny.lab.store import RESULT, begin, claim, finish
@@ -20,6 +21,7 @@ from ontogeny.lab.tasks import Task, make_task, replicate_seed
 from ontogeny.model.cost import flops_per_token, parameter_counts
 from ontogeny.model.grow import flops
 from ontogeny.model.vision import ImageClassifier, flops_per_image
+from ontogeny.training import together
 from ontogeny.training.branch import train_branched
 from ontogeny.training.develop import develop, schedule
 from ontogeny.training.train import History, TrainConfig, train
@@ -36,20 +38,8 @@ def run(run: Run, lab: Lab) -> dict[str, Any]:
         if (directory / RESULT).exists():
             return read_json(directory / RESULT)
         begin(directory, {"recipe": run.recipe, "replicate": run.replicate, "host": host()})
-        model, genome = build(run, lab)
-        task = make_task(run, lab.store)
-        setting, rates = run.setting, run.rates
-        only_the_end = run.split == "tune" and not setting.horizons  # of a curve a rate search would read the end alone
-        config = TrainConfig(
-            setting.steps,
-            rates.body,
-            rates.rest,
-            () if only_the_end else setting.evaluate_at,
-            weight_decay=run.arm.weight_decay,
-            precision=setting.precision,
-            optimizer=setting.optimizer,
-        )
-        history, developed = learn(model, task, config, run, lab, directory)
+        model, genome, task, history, developed = together.call(fit, run, lab)
+        setting = run.setting
         keeps = bool(setting.horizons or setting.kept or developed)
         if keeps and run.split == "test" and history.stop_reason != "non-finite":
             save_network(model, directory)
@@ -62,6 +52,26 @@ def run(run: Run, lab: Lab) -> dict[str, Any]:
         result = finish(directory, result | {"arm": run.arm.name, "arm_recipe": run.recipe["arm"]})
         clear_checkpoint(directory)
     return result
+
+
+def fit(run: Run, lab: Lab) -> tuple[nn.Module, Genome | None, Task, History, dict[str, Any]]:
+    """The network, trained; its genome, its task, what happened, and what development found."""
+    with together.leader_first():
+        model, genome = build(run, lab)
+        task = make_task(run, lab.store)
+    setting, rates = run.setting, run.rates
+    only_the_end = run.split == "tune" and not setting.horizons  # of a curve a rate search would read the end alone
+    config = TrainConfig(
+        setting.steps,
+        rates.body,
+        rates.rest,
+        () if only_the_end else setting.evaluate_at,
+        weight_decay=run.arm.weight_decay,
+        precision=setting.precision,
+        optimizer=setting.optimizer,
+    )
+    directory = lab.store.run_directory(run.id, run.replicate)
+    return model, genome, task, *learn(model, task, config, run, lab, directory)
 
 
 def learn(

@@ -40,9 +40,13 @@ def run_experiment(
     from ontogeny.lab.engines import find_engine
     from ontogeny.lab.prepare import find_scale, prepare
     from ontogeny.lab.progress import progress
+    from ontogeny.training import together
 
-    start = find_engine(engine, workers, address, root)
     choose(table, ("primary", "full"), "--table")
+    start = find_engine(engine, workers, address, root)
+    if not together.leads():
+        together.follow()
+        return
     preset = find_scale(name, scale_name, settings)
     store, shown = open_store(root), console()
     rates = fixed_rates(name, scale_name)

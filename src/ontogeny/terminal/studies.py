@@ -16,6 +16,7 @@ from ontogeny.lab.progress import progress
 from ontogeny.lab.store import Store, claimed, in_use, open_store
 from ontogeny.lab.study import Measurements, Study, conduct_study, declare_study, gather
 from ontogeny.terminal.output import console, duration, table
+from ontogeny.training import together
 
 Mode = Literal["run", "dry run", "describe"]
 
@@ -45,6 +46,8 @@ def run_study(
 ) -> None:
     """Declare, compute, judge and print one study; whatever is stored is not computed again."""
     start = find_engine(engine, workers, address, root)
+    if together.count() > 1:
+        raise InputError(f"accelerate launch: {module.NAME} has no networks to train together; run it without")
     study = declare_study(module, scale, settings)
     if mode == "describe":
         show_settings(study)

@@ -14,6 +14,7 @@ from torch import nn
 
 from ontogeny.errors import InputError
 from ontogeny.files import replacing
+from ontogeny.training import together
 from ontogeny.training.train import (
     STATE,
     BatchFunction,
@@ -85,7 +86,8 @@ def train_branched(
             part = go_on(replace(trunk_config, steps=start), directory=trunk)
             history.rows = history.rows or part.rows[:1]
             if part.stop_reason == "finished":
-                _fork(trunk / STATE, branch / STATE)
+                with together.leader_first():
+                    _fork(trunk / STATE, branch / STATE)
                 cooled = replace(trunk_config, schedule="cooldown", cool_from=start, steps=horizon)
                 part = go_on(cooled, directory=branch)  # loads the branch's state into the same model
             history.stopped_at, history.seconds = part.stopped_at, cooling + part.seconds

@@ -1,10 +1,8 @@
 """Development: overproduce directions, prune them in rounds, consolidate the survivors; one run of the loop."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -128,8 +126,13 @@ def develop(
                 score.zero_()
         on_step(step)
 
-    with _scored(layers, development.score):
-        history = train(model, batches, config, evaluate=evaluate, on_step=prune, **options)
+    def score() -> None:
+        if development.score in GRADIENT_SCORES:
+            for layer in layers.values():
+                assert layer.core.grad is not None
+                _state(layer)[2].add_(GRADIENT_SCORES[development.score](layer.core.grad, layer.core.detach()))
+
+    history = train(model, batches, config, evaluate=evaluate, on_gradients=score, on_step=prune, **options)
     return Development(history, {name: _state(layer)[1].cpu() for name, layer in layers.items()})
 
 
@@ -143,25 +146,6 @@ def _state(layer: SubspaceLinear) -> tuple[Tensor, Tensor, Tensor]:
 
 def _leading(k: int, share: float) -> Bool[Tensor, " k"]:
     return torch.arange(k) < max(1, round(share * k))
-
-
-@contextmanager
-def _scored(layers: Mapping[str, SubspaceLinear], score: str) -> Iterator[None]:
-    """Every backward pass adds its scores to the layers' ``score``, before gradients are clipped."""
-
-    def add(layer: SubspaceLinear, core: Tensor) -> None:
-        assert core.grad is not None
-        _state(layer)[2].add_(GRADIENT_SCORES[score](core.grad, core.detach()))
-
-    gradient = score in GRADIENT_SCORES
-    hooks = [
-        layer.core.register_post_accumulate_grad_hook(partial(add, layer)) for layer in layers.values() if gradient
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _round(layers: Mapping[str, SubspaceLinear], d: DevelopConfig, done: int, seed: int) -> dict[str, Tensor]:

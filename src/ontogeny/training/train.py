@@ -24,6 +24,7 @@ from ontogeny.files import replacing
 from ontogeny.model.constrain import body_parameters
 from ontogeny.model.layers import SubspaceLinear, enforce_masks
 from ontogeny.model.prune import development_state
+from ontogeny.training import together
 from ontogeny.training.optimisers import Muon
 
 BatchFunction = Callable[[int], Tensor | Mapping[str, Tensor] | tuple[Tensor, ...]]  # the batch of a step, from 0
@@ -137,6 +138,7 @@ def train(
     directory: Path | None = None,
     save_every: float = 20.0,
     save_at_end: bool = False,
+    on_gradients: Callable[[], None] = lambda: None,
     on_step: Callable[[int], None] = lambda step: None,
     on_evaluation: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
 ) -> History:
@@ -146,51 +148,58 @@ def train(
     that finds a saved state goes on from it, bitwise on CPU; SIGINT and SIGTERM raise Interrupted once it is saved.
     ``save_at_end`` leaves the state of a run that got through its steps, for a call with more of them to go on from.
     A non-finite loss ends the run: ``stop_reason`` says so and ``stopped_at`` is the last good step.
+    ``on_gradients`` is called when a step's gradients are there, before they are clipped.
+    Called on several processes (``together``), each takes its part of every batch; process 0 alone writes.
     """
-    from accelerate import Accelerator  # slow to import, and a rerun trains nothing
     from accelerate.utils import send_to_device
 
-    accelerator = Accelerator(mixed_precision="no")  # its own setting is one for the whole process, and lasting
+    accelerator = together.accelerator()
     optimizer = make_optimizer(model, config)
     enforce_masks(model, optimizer)
-    model, optimizer = accelerator.prepare(model, optimizer)
+    objective, optimizer = accelerator.prepare(together.Objective(model, loss), optimizer)
     state = directory / STATE if directory else None
     history = _load(state, model, optimizer) if state and state.exists() else History()
     started, saved = time.monotonic() - history.seconds, time.monotonic()
     model.train()
     if not history.rows:
-        history.rows.append({"step": 0, **evaluate(model), "train_loss": None, "seconds": 0.0})
+        history.rows.append(together.agreed({"step": 0, **evaluate(model), "train_loss": None, "seconds": 0.0}))
     with graceful() as stopping:
         for step in range(history.stopped_at, config.steps):
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * learning_rate_scale(step, config)
             with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-                batch_loss = loss(model, send_to_device(batches(step), accelerator.device))
-            if not math.isfinite(train_loss := batch_loss.item()):
+                batch_loss = objective(send_to_device(together.own_part(batches(step)), accelerator.device))
+            if not math.isfinite(train_loss := accelerator.reduce(batch_loss.detach(), "mean").item()):
                 history.stop_reason = "non-finite"
                 break
             accelerator.backward(batch_loss)
+            on_gradients()
             accelerator.clip_grad_norm_(model.parameters(), config.clip)
             optimizer.step()
             optimizer.zero_grad()
             history.stopped_at = step + 1
             history.seconds = time.monotonic() - started
             if step + 1 in config.evaluate_at or step + 1 == config.steps:
-                row = {"step": step + 1, **evaluate(model), "train_loss": train_loss, "seconds": history.seconds}
+                measured = {**evaluate(model), "train_loss": train_loss, "seconds": history.seconds}
+                row = together.agreed({"step": step + 1, **measured})
                 if not math.isfinite(row["loss"]):
                     history.stop_reason = "non-finite"
                     break
                 history.rows.append(row)
-                on_evaluation(history.rows)
+                if accelerator.is_main_process:
+                    on_evaluation(history.rows)
                 if patience_over(history.losses, config.patience):
                     history.stop_reason = "early"
                     break
             on_step(step + 1)
             ended = save_at_end and step + 1 == config.steps
-            if state and (stopping or ended or time.monotonic() - saved > save_every):
-                _save(state, model, optimizer, history)
+            stop, due = together.anywhere(bool(stopping), ended or time.monotonic() - saved > save_every)
+            if state and (stop or due):
+                if accelerator.is_main_process:
+                    _save(state, model, optimizer, history)
+                accelerator.wait_for_everyone()
                 saved = time.monotonic()
-            if stopping:
+            if stop:
                 raise Interrupted(f"stopped after step {step + 1} of {config.steps}")
     history.stop_reason = history.stop_reason or "finished"
     return history
