@@ -174,6 +174,9 @@ def run(
         list[str] | None, typer.Option("--set", help="KEY=VALUE over the scale's preset (repeatable)")
     ] = None,
     table: Annotated[str, typer.Option(help="primary or full")] = "primary",
+    track: Annotated[
+        str | None, typer.Option(help="tensorboard, wandb, … : evaluated losses to a tracker, or to STORE/tracking")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print every run with its cost, run nothing")] = False,
     describe: Annotated[bool, typer.Option("--describe", help="print the scale's settings, run nothing")] = False,
     list_: Annotated[bool, typer.Option("--list", help="list the experiments")] = False,
@@ -188,7 +191,9 @@ def run(
     elif experiment is None:
         raise InputError("run: expected the name of an experiment; ontogeny run --list shows them")
     elif studies := find_studies(experiment):
-        refuse(experiment, donor=donor or (), text=text or (), table="" if table == "primary" else table)
+        refuse(
+            experiment, donor=donor or (), text=text or (), table="" if table == "primary" else table, track=track or ""
+        )
         mode: Mode = "describe" if describe else "dry run" if dry_run else "run"
         for module in studies:
             run_study(module, scale, store, settings, engine=engine, workers=workers, address=address, mode=mode)
@@ -208,6 +213,7 @@ def run(
             workers=workers,
             address=address,
             table=table,
+            track=track,
         )
 
 

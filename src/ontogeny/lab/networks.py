@@ -53,10 +53,11 @@ GAIN_WINDOWS = 32
 
 @dataclass(frozen=True)
 class Lab:
-    """Circumstance: where the store is and where each donor id lies. Changes no result."""
+    """Circumstance: where the store is, where each donor id lies, who tracks. Changes no result."""
 
     store: Store
     donors: Mapping[str, Path]
+    track: str | None = None  # a tracker that Accelerate knows
 
 
 def build(run: Run, lab: Lab) -> tuple[nn.Module, Genome | None]:

@@ -3,21 +3,20 @@
 import resource
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ontogeny.canonical import canonical_json
-from ontogeny.files import read_json, replacing
+from ontogeny.files import read_json
 from ontogeny.genome.genome import Genome
 from ontogeny.lab.experiment import Run
 from ontogeny.lab.networks import Lab, build, describe_genome, distilled, own_donor, save_network
 from ontogeny.lab.store import RESULT, begin, claim, finish
 from ontogeny.lab.survivors import described
 from ontogeny.lab.tasks import Task, make_task, replicate_seed
+from ontogeny.lab.tracking import Tell, recorded
 from ontogeny.model.cost import flops_per_token, parameter_counts
 from ontogeny.model.grow import flops
 from ontogeny.model.vision import ImageClassifier, flops_per_image
@@ -71,18 +70,20 @@ def fit(run: Run, lab: Lab) -> tuple[nn.Module, Genome | None, Task, History, di
         optimizer=setting.optimizer,
     )
     directory = lab.store.run_directory(run.id, run.replicate)
-    return model, genome, task, *learn(model, task, config, run, lab, directory)
+    name = f"{run.embeddings} {run.arm.name} {run.split} {run.id}-{run.replicate}"
+    with recorded(directory, name, config, lab) as tell:
+        return model, genome, task, *learn(model, task, config, run, lab, directory, tell)
 
 
 def learn(
-    model: nn.Module, task: Task, config: TrainConfig, run: Run, lab: Lab, directory: Path
+    model: nn.Module, task: Task, config: TrainConfig, run: Run, lab: Lab, directory: Path, tell: Tell
 ) -> tuple[History, dict[str, Any]]:
     """Train on the task, straight to the end, by cool-downs at horizons, or developing: what lived stands beside."""
     options: dict[str, Any] = {
         "loss": distilled(run, lab, task.batches) if run.arm.teacher else task.loss,
         "evaluate": task.evaluate,
         "directory": directory / "checkpoint",
-        "on_evaluation": history_writer(directory),
+        "on_evaluation": tell,
     }
     if run.setting.horizons:
         return train_branched(model, task.batches, config, run.setting.horizons, **options), {}
@@ -155,16 +156,6 @@ def host() -> dict[str, Any]:
             "transformers": version("transformers"),  # to import it takes a second
         },
     }
-
-
-def history_writer(directory: Path) -> Callable[[list[dict[str, Any]]], None]:
-    """Writes the evaluated steps so far as ``history.jsonl``, whole or not at all."""
-
-    def write(rows: list[dict[str, Any]]) -> None:
-        with replacing(directory / "history.jsonl", lasting=False) as temporary:
-            temporary.write_text("".join(canonical_json(row) + "\n" for row in rows))
-
-    return write
 
 
 def clear_checkpoint(directory: Path) -> None:

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +34,20 @@ def run_experiment(
     workers: int | None = None,
     address: str | None = None,
     table: str = "primary",
+    track: str | None = None,
 ) -> None:
     """Prepare, conduct, judge and print one experiment; whatever is stored is not run again."""
     from ontogeny.lab.conduct import comparisons, conduct
     from ontogeny.lab.engines import find_engine
     from ontogeny.lab.prepare import find_scale, prepare
     from ontogeny.lab.progress import progress
+    from ontogeny.lab.tracking import check_tracker
     from ontogeny.training import together
 
     choose(table, ("primary", "full"), "--table")
     start = find_engine(engine, workers, address, root)
+    if track:
+        check_tracker(track)
     if not together.leads():
         together.follow()
         return
@@ -53,6 +57,7 @@ def run_experiment(
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # transformers' own, of every model read or saved from here on
     with in_use(store):
         plan = prepare(name, preset, store, donors=donors, text=text, table=table, rates=rates)
+        plan = replace(plan, lab=replace(plan.lab, track=track))
         compared = all(store.result(pair.id, 0) for pair in comparisons(plan.experiment, store))
         assessment = assess(plan.experiment, store)
         if not compared or not assessment.complete:
