@@ -175,6 +175,9 @@ def run(
         list[str] | None, typer.Option("--set", help="KEY=VALUE over the scale's preset (repeatable)")
     ] = None,
     table: Annotated[str, typer.Option(help="primary or full")] = "primary",
+    track: Annotated[
+        str | None, typer.Option(help="tensorboard, wandb, … : evaluated losses to a tracker, or to STORE/tracking")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print every run with its cost, run nothing")] = False,
     describe: Annotated[bool, typer.Option("--describe", help="print the scale's settings, run nothing")] = False,
     list_: Annotated[bool, typer.Option("--list", help="list the experiments")] = False,
@@ -190,7 +193,7 @@ def run(
         raise InputError("run: expected the name of an experiment; ontogeny run --list shows them")
     elif studies := find_studies(experiment):
         unused = {"table": "" if table == "primary" else table, "stack": "" if stack == 1 else str(stack)}
-        refuse(experiment, donor=donor or (), text=text or (), **unused)
+        refuse(experiment, donor=donor or (), text=text or (), track=track or "", **unused)
         mode: Mode = "describe" if describe else "dry run" if dry_run else "run"
         for module in studies:
             run_study(module, scale, store, settings, engine=engine, workers=workers, address=address, mode=mode)
@@ -211,6 +214,7 @@ def run(
             address=address,
             stack=stack,
             table=table,
+            track=track,
         )
 
 

@@ -18,12 +18,12 @@ from ontogeny.lab.networks import Lab
 from ontogeny.lab.run import (
     clear_checkpoint,
     describe_cost,
-    history_writer,
     host,
     outcome,
 )
 from ontogeny.lab.store import RESULT, begin, claim, finish
 from ontogeny.lab.tasks import TextSetting, run_tokens, scoring_windows, text_references
+from ontogeny.lab.tracking import telling
 from ontogeny.model.initialise import fresh_model
 from ontogeny.streams import stream_seed
 from ontogeny.training import together
@@ -86,14 +86,15 @@ def fit_donor(recipe: DonorRecipe, lab: Lab) -> tuple[nn.Module, History]:
     marks = tuple(round(recipe.steps * share) for share in (0.1, 0.25, 0.5, 0.75, 1))
     config = TrainConfig(recipe.steps, recipe.rates.body, recipe.rates.rest, marks, precision=recipe.precision)
     directory = lab.store.root / "donors" / recipe.id
-    history = train(
-        model,
-        batches,
-        config,
-        evaluate=lambda model: {"loss": evaluation_loss(model, windows)},
-        directory=directory / "checkpoint",
-        on_evaluation=history_writer(directory),
-    )
+    with telling(directory, f"donor {recipe.id}", config, lab) as tell:
+        history = train(
+            model,
+            batches,
+            config,
+            evaluate=lambda model: {"loss": evaluation_loss(model, windows)},
+            directory=directory / "checkpoint",
+            on_evaluation=tell,
+        )
     return model, history
 
 

@@ -53,7 +53,7 @@ GAIN_WINDOWS = 32
 
 @dataclass(frozen=True)
 class Lab:
-    """Circumstance: where the store is, where each donor id lies, and how many runs train in one stack.
+    """Circumstance: where the store is, where each donor id lies, how many runs train in one stack, who tracks.
 
     Changes no result, but for rounding.
     """
@@ -61,6 +61,7 @@ class Lab:
     store: Store
     donors: Mapping[str, Path]
     stack: int = 1
+    track: str | None = None  # a tracker that Accelerate knows
 
 
 def build(run: Run, lab: Lab) -> tuple[nn.Module, Genome | None]:

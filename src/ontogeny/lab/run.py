@@ -3,7 +3,8 @@
 import resource
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,14 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from ontogeny.canonical import canonical_json
-from ontogeny.files import read_json, replacing
+from ontogeny.files import read_json
 from ontogeny.genome.genome import Genome
 from ontogeny.lab.experiment import Run
 from ontogeny.lab.networks import Lab, build, describe_genome, distilled, own_donor, save_network
 from ontogeny.lab.store import RESULT, begin, claim, finish
 from ontogeny.lab.survivors import described
 from ontogeny.lab.tasks import Task, make_task, replicate_seed
+from ontogeny.lab.tracking import Tell, telling
 from ontogeny.model.cost import flops_per_token, parameter_counts
 from ontogeny.model.grow import flops
 from ontogeny.model.vision import ImageClassifier, flops_per_image
@@ -48,7 +49,14 @@ def fit(run: Run, lab: Lab) -> tuple["Ready", History, dict[str, Any]]:
     """The run's network, trained; what happened, and what development found."""
     with together.leader_first():
         ready = make_ready(run, lab)
-    return ready, *learn(ready, run, lab)
+    with telling_of(run, ready, lab) as tell:
+        return ready, *learn(ready, run, lab, tell)
+
+
+def telling_of(run: Run, ready: "Ready", lab: Lab) -> AbstractContextManager[Tell]:
+    """Where the run's evaluated rows go."""
+    name = f"{run.embeddings} {run.arm.name} {run.split} {run.id}-{run.replicate}"
+    return telling(lab.store.run_directory(run.id, run.replicate), name, ready.config, lab)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +93,7 @@ def make_ready(run: Run, lab: Lab) -> Ready:
     return Ready(model, genome, task, config)
 
 
-def learn(ready: Ready, run: Run, lab: Lab) -> tuple[History, dict[str, Any]]:
+def learn(ready: Ready, run: Run, lab: Lab, tell: Tell) -> tuple[History, dict[str, Any]]:
     """Train on the task, straight to the end, by cool-downs at horizons, or developing: what lived stands beside."""
     model, task, config = ready.model, ready.task, ready.config
     directory = lab.store.run_directory(run.id, run.replicate)
@@ -93,7 +101,7 @@ def learn(ready: Ready, run: Run, lab: Lab) -> tuple[History, dict[str, Any]]:
         "loss": distilled(run, lab, task.batches) if run.arm.teacher else task.loss,
         "evaluate": task.evaluate,
         "directory": directory / "checkpoint",
-        "on_evaluation": history_writer(directory),
+        "on_evaluation": tell,
     }
     if run.setting.horizons:
         return train_branched(model, task.batches, config, run.setting.horizons, **options), {}
@@ -191,16 +199,6 @@ def _versions() -> dict[str, str]:
         "torch": torch.__version__,
         "transformers": version("transformers"),  # to import it takes a second
     }
-
-
-def history_writer(directory: Path) -> Callable[[list[dict[str, Any]]], None]:
-    """Writes the evaluated steps so far as ``history.jsonl``, whole or not at all."""
-
-    def write(rows: list[dict[str, Any]]) -> None:
-        with replacing(directory / "history.jsonl", lasting=False) as temporary:
-            temporary.write_text("".join(canonical_json(row) + "\n" for row in rows))
-
-    return write
 
 
 def clear_checkpoint(directory: Path) -> None:

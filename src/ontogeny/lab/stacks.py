@@ -10,7 +10,7 @@ from ontogeny.canonical import canonical_json, plain
 from ontogeny.files import read_json
 from ontogeny.lab.experiment import Run
 from ontogeny.lab.networks import Lab
-from ontogeny.lab.run import Ready, announce, conclude, history_writer, learn, make_ready, run
+from ontogeny.lab.run import Ready, announce, conclude, learn, make_ready, run, telling_of
 from ontogeny.lab.store import RESULT, claim
 from ontogeny.model.stack import structure
 from ontogeny.training.stacked import Member, train_stack
@@ -71,20 +71,16 @@ def run_stack(runs: Stack, lab: Lab) -> list[dict[str, Any]]:
 def _train(group: Mapping[Path, Ready], runs: Mapping[Path, Run], lab: Lab) -> None:
     for directory in group:
         announce(runs[directory], lab, stack=len(group))
-    if len(group) == 1:
-        directory, ready = next(iter(group.items()))
-        conclude(ready, *learn(ready, runs[directory], lab), runs[directory], lab)
-        return
-    members = [
-        Member(
-            ready.model,
-            ready.task.batches,
-            ready.config,
-            ready.task.evaluate,
-            directory / "checkpoint",
-            history_writer(directory),
-        )
-        for directory, ready in group.items()
-    ]
-    for (directory, ready), history in zip(group.items(), train_stack(members), strict=True):
-        conclude(ready, history, {}, runs[directory], lab)
+    with ExitStack() as open_:
+        tell = {d: open_.enter_context(telling_of(runs[d], ready, lab)) for d, ready in group.items()}
+        if len(group) == 1:
+            directory, ready = next(iter(group.items()))
+            ended = [learn(ready, runs[directory], lab, tell[directory])]
+        else:
+            members = [
+                Member(ready.model, ready.task.batches, ready.config, ready.task.evaluate, d / "checkpoint", tell[d])
+                for d, ready in group.items()
+            ]
+            ended = [(history, {}) for history in train_stack(members)]
+    for (directory, ready), (history, developed) in zip(group.items(), ended, strict=True):
+        conclude(ready, history, developed, runs[directory], lab)

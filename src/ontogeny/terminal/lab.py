@@ -36,16 +36,20 @@ def run_experiment(
     address: str | None = None,
     stack: int = 1,
     table: str = "primary",
+    track: str | None = None,
 ) -> None:
     """Prepare, conduct, judge and print one experiment; whatever is stored is not run again."""
     from ontogeny.lab.conduct import comparisons, conduct
     from ontogeny.lab.engines import find_engine
     from ontogeny.lab.prepare import find_scale, prepare
     from ontogeny.lab.progress import progress
+    from ontogeny.lab.tracking import check_tracker
     from ontogeny.training import together
 
     choose(table, ("primary", "full"), "--table")
     start = find_engine(engine, workers, address, root)
+    if track:
+        check_tracker(track)
     if not together.leads():
         together.follow()
         return
@@ -55,7 +59,7 @@ def run_experiment(
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # transformers' own, of every model read or saved from here on
     with in_use(store):
         plan = prepare(name, preset, store, donors=donors, text=text, table=table, rates=rates)
-        plan = replace(plan, lab=replace(plan.lab, stack=stack))
+        plan = replace(plan, lab=replace(plan.lab, stack=stack, track=track))
         compared = all(store.result(pair.id, 0) for pair in comparisons(plan.experiment, store))
         assessment = assess(plan.experiment, store)
         if not compared or not assessment.complete:
