@@ -110,25 +110,21 @@ def _by_gram(W: Tensor, start: int, stop: int) -> Decomposition | None:
     """None where the Gram matrix doesn't do: its entries overflow, or its eigenvectors aren't to be had."""
     A = _wide(W)
     short = len(A)
-    low, high = max(start - 1, 0), min(stop + 1, short)  # one neighbour on each side, for the gaps
     G = lapack.gram(A)
     norm = float(np.sqrt(np.trace(G)))
     if not np.isfinite(norm):  # as it is wherever an entry isn't
         return None
     try:
-        values, vectors = lapack.eigenpairs(G, short - high, short - low)
-        kept = np.ascontiguousarray(vectors[:, ::-1][:, start - low : stop - low])
-        pair = _pair(A, kept, np)
+        values, vectors = lapack.eigenpairs(G, short - stop, short - start)
+        pair = _pair(A, vectors[:, ::-1].copy(), np)
     except np.linalg.LinAlgError:
         return None
-    return _decomposition(tuple(W.shape), pair, np.sqrt(np.clip(values[::-1], 0, None)), (low, start, stop), norm)
+    return _decomposition(tuple(W.shape), pair, values, start, norm)
 
 
 def _by_batch(weights: Sequence[Tensor], start: int, stop: int) -> list[Decomposition | None]:
     """One stack of Gram matrices and one of full eigendecompositions, in float64 on the device of the weights."""
     shape = tuple(weights[0].shape)
-    short = min(shape)
-    low, high = max(start - 1, 0), min(stop + 1, short)
     A = torch.stack([W if shape[0] <= shape[1] else W.T for W in weights]).double()
     norms = torch.linalg.matrix_norm(A).tolist()
     try:
@@ -138,43 +134,42 @@ def _by_batch(weights: Sequence[Tensor], start: int, stop: int) -> list[Decompos
         pairs = _pair(A, vectors.flip(-1)[..., start:stop].contiguous(), torch)
     except (np.linalg.LinAlgError, torch.linalg.LinAlgError):  # one of them spoils the stack
         return [None] if len(weights) == 1 else [_by_batch([W], start, stop)[0] for W in weights]
-    sigma = values.flip(-1)[..., low:high].clamp(min=0).sqrt().cpu().numpy()
-    parts = [[part[i].cpu().numpy() for part in pairs] for i in range(len(weights))]
+    parts = zip(*(part.cpu().numpy() for part in pairs), strict=True)
     return [
-        _decomposition(shape, part, near, (low, start, stop), norm)
-        for part, near, norm in zip(parts, sigma, norms, strict=True)
+        _decomposition(shape, part, near, start, norm)
+        for part, near, norm in zip(parts, values.cpu().numpy(), norms, strict=True)
     ]
 
 
 def _pair(A: Any, left: Any, xp: Any) -> tuple[Any, Any, Any, Any, Any]:
     """From (…, short, k) eigenvectors of A Aᵀ both bases and the singular values, and how far they are off:
-    (left, S, right, residual, orthonormality). ``xp``: NumPy or torch, a matrix or a stack.
+    (left, S, right, residual, orthonormality). ``xp``: NumPy or torch, for a matrix or a stack of them.
 
-    The long side is AᵀX made orthonormal by a Cholesky factor: its columns are orthogonal but for rounding, so that
-    this is as good as a QR decomposition. The residual is that of Wedin's theorem, the larger of both sides'.
+    The long side is Aᵀ left made orthonormal by a Cholesky factor: its columns are orthogonal but for rounding, so
+    that this is as good as a QR decomposition. The residual is Wedin's, the larger of the two sides'.
     """
-    eye = xp.eye(left.shape[-1], dtype=xp.float64) if xp is np else torch.eye(left.shape[-1]).to(left)
-    left = left @ (1.5 * eye - 0.5 * (left.mT @ left))  # a Newton–Schulz step: orthonormal to the last bits
     Y = A.mT @ left
     M = Y.mT @ Y
-    lengths = xp.sqrt(xp.linalg.diagonal(M)) + 1e-150  # a zero stays one: the factor below refuses it
-    Y, M = Y / lengths[..., None, :], M / (lengths[..., :, None] * lengths[..., None, :])
-    L = xp.linalg.cholesky(M)
-    right, S = Y @ xp.linalg.inv(L).mT, lengths * xp.linalg.diagonal(L)
-    beside = L.mT * lengths[..., None, :] - eye * S[..., None, :]  # of VᵀAᵀU, what is not S
-    residuals = [xp.linalg.matrix_norm(one) for one in (A @ right - left * S[..., None, :], beside)]
-    errors = [abs(Q.mT @ Q - eye) for Q in (left, right)]
-    orthonormality = xp.maximum(*(xp.amax(error, (-2, -1)) for error in errors))
-    return left, S, right, xp.maximum(*residuals), orthonormality
+    lengths = xp.sqrt(xp.linalg.diagonal(M)) + 1e-150  # a zero stays one: the Cholesky decomposition refuses it
+    L = xp.linalg.cholesky(M / (lengths[..., :, None] * lengths[..., None, :]))
+    S = lengths * xp.linalg.diagonal(L)
+    right = Y @ (xp.linalg.inv(L).mT / lengths[..., :, None])
+    core = L.mT * lengths[..., None, :]  # Y = right @ core
+    eye = xp.eye(S.shape[-1], dtype=xp.float64) if xp is np else torch.eye(S.shape[-1]).to(S)
+    sides = (A @ right - left * S[..., None, :], core - eye * S[..., None, :])
+    residual = xp.maximum(*(xp.linalg.matrix_norm(side) for side in sides))
+    errors = (abs(Q.mT @ Q - eye) for Q in (left, right))
+    return left, S, right, residual, xp.maximum(*(xp.amax(error, (-2, -1)) for error in errors))
 
 
 def _decomposition(
-    shape: tuple[int, ...], pair: Sequence[Any], sigma: Array, where: tuple[int, int, int], norm: float
+    shape: tuple[int, ...], pair: Sequence[Any], eigenvalues: Array, start: int, norm: float
 ) -> Decomposition:
+    """``eigenvalues``: all, ascending."""
     left, S, right, residual, orthonormality = pair
-    low, start, stop = where
-    above = float(sigma[0]) if low < start else None
-    below = float(sigma[-1]) if low + len(sigma) > stop else None
+    sigma, stop = np.sqrt(np.clip(eigenvalues[::-1], 0, None)), start + len(S)
+    above = float(sigma[start - 1]) if start > 0 else None
+    below = float(sigma[stop]) if stop < len(sigma) else None
     certificate = _certificate(shape, S, (above, below), float(residual), float(orthonormality), norm, "gram")
     return _oriented(shape, left, S, right, certificate)
 
