@@ -10,6 +10,7 @@ from torch import Tensor
 from ontogeny.errors import InputError
 from ontogeny.genome.linalg import (
     TOLERANCE,
+    _residual,
     canonical_basis,
     haar,
     leading_subspaces,
@@ -158,3 +159,19 @@ def test_bases_are_orthonormal_to_the_last_bits() -> None:
     found = leading_subspaces(torch.randn(700, 800, generator=stream(0)), 70)
     assert found.certificate.method == "gram"
     assert found.certificate.orthonormality < 5e-14
+
+
+@pytest.mark.parametrize("k", [20, 100])
+def test_the_residual_bounds_the_true_one(k: int) -> None:
+    """A wrong direction, or a wrong singular value, shows as what it is, whether all columns are looked at or few."""
+    A = torch.randn(120, 150, generator=stream(0), dtype=torch.float64)
+    U, S, Vt = (
+        part[..., :k, :] if i == 2 else part[..., :k] for i, part in enumerate(torch.linalg.svd(A, full_matrices=False))
+    )
+    for wrong in (S * (1 + 1e-3 * (torch.arange(k) == k // 2)), S):
+        exact = float(torch.linalg.matrix_norm(A @ Vt.T - U * wrong, 2))
+        bound = float(_residual(A, U, wrong, Vt.T))
+        assert exact <= bound <= 20 * exact + 1e-10
+        assert float(_residual(A.numpy(), U.numpy(), wrong.numpy(), Vt.T.numpy())) == pytest.approx(
+            bound, rel=0.2, abs=1e-11
+        )

@@ -1,4 +1,4 @@
-"""Gram matrices and some of their eigenvectors, by SciPy's own BLAS and LAPACK; other threads run meanwhile.
+"""All eigenvalues and some eigenvectors of a symmetric matrix, by SciPy's own LAPACK; other threads run meanwhile.
 
 SciPy publishes these routines for callers in C. Its Python functions hold the interpreter's lock.
 """
@@ -9,23 +9,14 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from scipy.linalg import cython_blas, cython_lapack
+from scipy.linalg import cython_lapack
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def gram(A: Array) -> Array:
-    """A Aᵀ, float64; only its diagonal and lower triangle are there (``dsyrk``)."""
-    n, m = A.shape
-    G, one, zero = np.zeros((n, n)), np.ones(1), np.zeros(1)
-    rows = A.flags.c_contiguous  # to Fortran a matrix stored by rows is its transpose
-    A = A if rows or A.flags.f_contiguous else np.asfortranarray(A)
-    _call("dsyrk", b"U", b"T" if rows else b"N", n, m, one, A, m if rows else n, zero, G, n)
-    return G
-
-
 def eigenpairs(G: Array, low: int, high: int) -> tuple[Array, Array]:
-    """All eigenvalues, ascending, and the eigenvectors [low, high) as columns, of what ``gram`` returns (overwritten).
+    """All eigenvalues, ascending, and the eigenvectors [low, high) as columns, of a symmetric matrix
+    (overwritten).
 
     Tridiagonal form (``dsytrd``), its eigenvalues by QL (``dsterf``), the wanted eigenvectors by inverse iteration
     (``dstein``), and back (``dormtr``). LAPACK's ``dsyevr``, where not all are wanted, finds eigenvalues by bisection,
@@ -56,8 +47,7 @@ def _call(name: str, *arguments: Any) -> None:
 @cache
 def _routine(name: str, count: int) -> Callable[..., None]:
     """The address that SciPy publishes, as a function of this many pointers."""
-    module = cython_blas if name in cython_blas.__pyx_capi__ else cython_lapack
-    capsule = ctypes.py_object(module.__pyx_capi__[name])
+    capsule = ctypes.py_object(cython_lapack.__pyx_capi__[name])
     named, pointer = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
     named.restype, pointer.restype = ctypes.c_char_p, ctypes.c_void_p
     return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * count)(pointer(capsule, ctypes.c_char_p(named(capsule))))
