@@ -132,23 +132,26 @@ def test_room_for_the_longest_certificate(fused: Checkpoint) -> None:
 PEAK = """
 import sys
 import torch
+from threadpoolctl import threadpool_limits
 from ontogeny.benchmarks.extraction import peak_bytes
 from ontogeny.genome.checkpoint import open_checkpoint
 from ontogeny.genome.extract import Recipe, extract_to
-torch.set_num_threads(2)
-extract_to(sys.argv[2], open_checkpoint(sys.argv[1], pattern="^.$"), Recipe("50%"))  # loads libraries, makes threads
+torch.set_num_threads(1)
+threadpool_limits(1)
+recipe = Recipe("50%", basis="singular")
+extract_to(sys.argv[2], open_checkpoint(sys.argv[1], pattern="^.$"), recipe)  # loads libraries, makes threads
 before = peak_bytes()
-extract_to(sys.argv[2], open_checkpoint(sys.argv[1], pattern="."), Recipe("50%"))
+extract_to(sys.argv[2], open_checkpoint(sys.argv[1], pattern="."), recipe)
 print(peak_bytes() - before)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_does_not_grow_with_the_checkpoint(tmp_path: Path) -> None:
-    """64 matrices of 1 MB, 42 MB of genome in all; what the first ten need is there before it is measured."""
-    checkpoint = {str(i): torch.randn(256, 1024) for i in range(64)}
+    """96 matrices of 1 MB, 63 MB of genome in all; what the first ten need is there before it is measured."""
+    checkpoint = {str(i): torch.randn(256, 1024) for i in range(96)}
     save_file(checkpoint, tmp_path / "w.safetensors")
     command = [sys.executable, "-c", PEAK, str(tmp_path / "w.safetensors"), str(tmp_path / "g")]
     grown = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert (tmp_path / "g").stat().st_size > 40e6
-    assert grown < 15e6
+    assert (tmp_path / "g").stat().st_size > 60e6
+    assert grown < 20e6

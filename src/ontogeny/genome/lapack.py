@@ -1,4 +1,4 @@
-"""Gram matrices and some of their eigenvectors, by SciPy's own BLAS and LAPACK; other threads run meanwhile.
+"""All eigenvalues and some eigenvectors of a symmetric matrix, by SciPy's own LAPACK; other threads run meanwhile.
 
 SciPy publishes these routines for callers in C. Its Python functions hold the interpreter's lock.
 """
@@ -9,41 +9,33 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from scipy.linalg import cython_blas, cython_lapack
+from scipy.linalg import cython_lapack
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def gram(A: Array) -> Array:
-    """A Aᵀ, float64; only its diagonal and upper triangle are there (``dsyrk``)."""
-    n, m = A.shape
-    G, one, zero = np.zeros((n, n)), np.ones(1), np.zeros(1)
-    rows = A.flags.c_contiguous  # to Fortran a matrix stored by rows is its transpose
-    A = A if rows or A.flags.f_contiguous else np.asfortranarray(A)
-    _call("dsyrk", b"L", b"T" if rows else b"N", n, m, one, A, m if rows else n, zero, G, n)
-    return G
-
-
 def eigenpairs(G: Array, low: int, high: int) -> tuple[Array, Array]:
-    """Eigenvalues [low, high), ascending, and their eigenvectors as columns, of what ``gram`` returns (overwritten).
+    """All eigenvalues, ascending, and the eigenvectors [low, high) as columns, of a symmetric matrix
+    (overwritten).
 
-    Tridiagonal form, the wanted eigenvectors of that by multiple relatively robust representations (Dhillon & Parlett
-    2004), and back. LAPACK's ``dsyevr``, where not all are wanted, takes bisection and inverse iteration, which cost
-    half as much again. Raises LinAlgError where LAPACK gives up.
+    Tridiagonal form (``dsytrd``), its eigenvalues by QL (``dsterf``), the wanted eigenvectors by inverse iteration
+    (``dstein``), and back (``dormtr``). LAPACK's ``dsyevr``, where not all are wanted, finds eigenvalues by bisection,
+    which takes twice as long. Raises LinAlgError where an iteration doesn't converge.
     """
     n, count = len(G), high - low
-    diagonal, beside, reflectors = np.empty(n), np.empty(n), np.empty(n)
-    values, vectors, support = np.empty(n), np.empty((count, n)), np.empty(2 * count, np.int32)
-    work, integers = np.empty(64 * n), np.empty(10 * n, np.int32)  # 18 n at least; the rest is for blocks of 64
-    found, info, bound = np.zeros(1, np.int32), np.zeros(1, np.int32), np.zeros(1)
-    _call("dsytrd", b"L", n, G, n, diagonal, beside, reflectors, work, len(work), info)
-    wanted = (b"V", b"I", n, diagonal, beside, bound, bound, low + 1, high)
-    result = (found, values, vectors, n, count, support)
-    _call("dstemr", *wanted, *result, 1, work, len(work), integers, len(integers), info)
-    if info[0] or found[0] != count:
-        raise np.linalg.LinAlgError(f"LAPACK's dstemr found {found[0]} of {count} eigenvectors (info {info[0]})")
-    _call("dormtr", b"L", b"L", b"N", n, count, G, n, reflectors, vectors, n, work, len(work), info)
-    return values[:count], vectors.T
+    diagonal, beside, reflectors, work = np.empty(n), np.empty(n), np.empty(n), np.empty(64 * n)
+    vectors, integers, failed, info = np.empty((count, n)), *(np.zeros(size, np.int32) for size in (n, count, 1))
+    _call("dsytrd", b"U", n, G, n, diagonal, beside, reflectors, work, len(work), info)
+    values = diagonal.copy()
+    _call("dsterf", n, values, beside.copy(), info)
+    if not info[0]:
+        block, end = np.ones(n, np.int32), np.full(n, n, np.int32)  # one block, that ends at the end
+        wanted = (count, values[low:high].copy(), block, end)
+        _call("dstein", n, diagonal, beside, *wanted, vectors, n, work, integers, failed, info)
+    if info[0]:
+        raise np.linalg.LinAlgError(f"{info[0]} eigenvalues or eigenvectors did not converge")
+    _call("dormtr", b"L", b"U", b"N", n, count, G, n, reflectors, vectors, n, work, len(work), info)
+    return values, vectors.T
 
 
 def _call(name: str, *arguments: Any) -> None:
@@ -55,8 +47,7 @@ def _call(name: str, *arguments: Any) -> None:
 @cache
 def _routine(name: str, count: int) -> Callable[..., None]:
     """The address that SciPy publishes, as a function of this many pointers."""
-    module = cython_blas if name in cython_blas.__pyx_capi__ else cython_lapack
-    capsule = ctypes.py_object(module.__pyx_capi__[name])
+    capsule = ctypes.py_object(cython_lapack.__pyx_capi__[name])
     named, pointer = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
     named.restype, pointer.restype = ctypes.c_char_p, ctypes.c_void_p
     return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * count)(pointer(capsule, ctypes.c_char_p(named(capsule))))
