@@ -28,7 +28,7 @@ from ontogeny.training.stacked import train_stack
 from ontogeny.training.train import History
 
 OTHER = Rates(body=3e-3, rest=1e-2)
-CIRCUMSTANCE = {"host", "seconds", "tokens_per_second", "peak_memory"}
+CIRCUMSTANCE = {"host", "seconds", "tokens_per_second", "peak_memory", "sha256"}
 
 
 @pytest.fixture(scope="session")
@@ -137,7 +137,7 @@ def test_a_stack_that_is_stopped_goes_on(
 
 def test_an_experiment_is_conducted_in_stacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Searches and evaluated runs, every one once; made-up results, which nothing trains for."""
-    store, experiment, ended = open_store(tmp_path), made_up.declared(), []
+    store, experiment, ended = open_store(tmp_path), made_up.declared(replicates=2), []
     made_up.conduct(experiment, store, keep=lambda run: False)
 
     def stored(runs: lab_stacks.Stack, lab: Lab) -> list[str]:
