@@ -105,7 +105,8 @@ def drafting(
 
     ``entries`` is what the header will say of every site, or something longer: sizes are final, certificates needn't
     be. The disk space is taken at once. The file appears whole when the block ends, or not at all.
-    Raises GenomeError for a path that can't be written, a full disk, and a header too large to be read again.
+    Raises StorageError for a path that can't be written and a full disk, GenomeError for a header too large to be
+    read again.
     """
     path, tensors = Path(path), _layout(entries, dtype)
     room = len(_header_bytes(entries, provenance, tensors))
@@ -113,19 +114,16 @@ def drafting(
         raise GenomeError(f"{path}: the header would take {room} bytes; at most {MAX_HEADER} are read")
     size = 8 + room + max(tensor["data_offsets"][1] for tensor in tensors.values())
     written: dict[str, Any] = {}
-    try:
-        with replacing(path) as temporary:
-            with temporary.open("wb") as file:
-                file.truncate(size)
-                if hasattr(os, "posix_fallocate"):  # without it a full disk would show at a write through the map
-                    os.posix_fallocate(file.fileno(), 0, size)
-            yield Draft(temporary, dtype, 8 + room, tensors), written
-            header = _header_bytes(written, provenance, tensors)
-            assert len(header) <= room
-            with temporary.open("r+b") as file:
-                file.write(room.to_bytes(8, "little") + header.ljust(room))
-    except OSError as error:
-        raise GenomeError(f"{path}: can't be written ({error}): give a path in a writable folder with space") from None
+    with replacing(path) as temporary:
+        with temporary.open("wb") as file:
+            file.truncate(size)
+            if hasattr(os, "posix_fallocate"):  # without it a full disk would show at a write through the map
+                os.posix_fallocate(file.fileno(), 0, size)
+        yield Draft(temporary, dtype, 8 + room, tensors), written
+        header = _header_bytes(written, provenance, tensors)
+        assert len(header) <= room
+        with temporary.open("r+b") as file:
+            file.write(room.to_bytes(8, "little") + header.ljust(room))
 
 
 def _layout(entries: Mapping[str, Any], dtype: torch.dtype) -> dict[str, dict[str, Any]]:
