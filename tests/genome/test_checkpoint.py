@@ -214,6 +214,8 @@ BREAK: dict[str, tuple[Callable[[Path], Any], str]] = {
     "configuration binary": (lambda d: (d / CONFIG).write_bytes(b"\xff\xfe\x00"), "not JSON"),
     "configuration nested": (lambda d: (d / CONFIG).write_text("[" * 10**5), "not JSON"),
     "configuration a directory": (lambda d: _directory(d / CONFIG), "config.json"),
+    "configuration with 10^999": (lambda d: (d / CONFIG).write_text('{"a": 1e999}'), "not JSON"),
+    "configuration with half a character": (lambda d: (d / CONFIG).write_text('{"a": "\\ud800"}'), "not JSON"),
     "configuration with NaN": (lambda d: edit_config(d, rope_theta=float("nan")), "not JSON.*NaN"),
     "quantised": (lambda d: edit_config(d, quantization_config={"bits": 4}), "quantised"),
     "unknown architecture": (lambda d: edit_config(d, model_type="mamba"), "known are llama"),

@@ -3,7 +3,6 @@
 Nothing is unpickled, no code from a checkpoint runs, and the model is never instantiated.
 """
 
-import json
 import os
 import re
 import warnings
@@ -18,7 +17,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ontogeny.canonical import file_digest
+from ontogeny.canonical import file_digest, parse_json
 from ontogeny.errors import CheckpointError
 from ontogeny.genome.linalg import is_finite
 from ontogeny.genome.sites import Place, Site, architecture, find, make_site, places
@@ -292,7 +291,7 @@ def _config(path: Path, name: str) -> dict[str, Any]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        value = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{path}: can't be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
@@ -300,10 +299,6 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(value).__name__}")
     return value
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is not a number that JSON has")
 
 
 @contextmanager
