@@ -175,6 +175,7 @@ def open_checkpoint(source: str | Path, *, revision: str | None = None, pattern:
         if pattern is None:
             raise CheckpointError(f"{name}: a single file has no config.json; name its matrices with --pattern REGEX")
         return _checked(Checkpoint(path.parent, name, revision, {}, _headers(path.parent, [path.name]), pattern))
+    _check_entries(path)
     tensors = _headers(path, _weight_files(path, name))
     if pattern is not None:
         return _checked(Checkpoint(path, name, revision, {}, tensors, pattern))
@@ -245,6 +246,27 @@ def _warn_if_known_bad(name: str, revision: str | None) -> None:
     for id_pattern, revision_pattern, reason in KNOWN_BAD:
         if re.match(id_pattern, name) and re.fullmatch(revision_pattern, revision or "main"):
             warnings.warn(f"{name} at {revision or 'main'} is known to be bad: {reason}", stacklevel=3)
+
+
+def _check_entries(directory: Path) -> None:
+    """Refuse links out of a checkpoint, which may come from a stranger, and pipes: to open one would wait for ever."""
+    folder = Path(os.path.realpath(directory))
+    inside = [folder] + [folder.parents[1] / "blobs"] * (folder.parent.name == "snapshots")  # as the hub's cache links
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError as error:
+        raise CheckpointError(f"{directory}: can't be read ({error.strerror}); expected a folder") from None
+    for entry in (directory / name for name in names):
+        target = os.path.realpath(entry)
+        if os.path.isdir(target) or not os.path.exists(target):
+            continue
+        if not any(Path(target).is_relative_to(place) for place in inside):
+            raise CheckpointError(
+                f"{entry}: a link to {target}, which is outside the checkpoint; put the file itself there, or give the "
+                "folder that it lies in"
+            )
+        if not os.path.isfile(target):
+            raise CheckpointError(f"{entry}: expected a file, found a pipe, socket or device; remove it")
 
 
 def _weight_files(path: Path, name: str) -> list[str]:
