@@ -22,7 +22,6 @@ from ontogeny.files import write_json
 from ontogeny.genome.controls import CONTROLS
 from ontogeny.genome.genome import Mask, Subspace, load
 from ontogeny.lab.claims import load_sources
-
 from ontogeny.lab.experiment import Run
 from ontogeny.lab.findings import read
 from ontogeny.lab.rates import START

@@ -123,6 +123,16 @@ class Checkpoint:
                 if name in by_name:
                     yield by_name[name], W if len(rows) == len(W) else W[rows]
 
+    def check(self) -> None:
+        """Read everything that a model is made of once: CheckpointError names the first tensor that can't be read.
+
+        Scalars are left out: they are buffers, and GPT-NeoX's in half precision is -inf.
+        """
+        sites = {f"{place.name}.weight" for place in self.places}
+        for name, stored in self.tensors.items():
+            if name in sites or (stored.dtype in FLOATS and stored.shape):
+                self.read(name)
+
     def norm_gain(self, site_name: str) -> Tensor | None:
         """The gain (d_in,) of the norm that feeds this site, or None where no norm does."""
         place = next((p for p in self.places if site_name in p.rows), None)
