@@ -50,7 +50,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def _table() -> str:
-    rows = [f"| {promise} | {shown} | `{test}` | {seconds:.0f} s |\n" for promise, shown, test, seconds in sorted(found)]
+    rows = [
+        f"| {promise} | {shown} | `{test}` | {seconds:.0f} s |\n" for promise, shown, test, seconds in sorted(found)
+    ]
     packages = ", ".join(f"{name} {version(name)}" for name in ("ontogeny", "torch", "safetensors", "transformers"))
     machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()} {platform.release()}"
     when = f"Measured on {datetime.now(UTC):%Y-%m-%d} on {machine}; Python {platform.python_version()}, {packages}.\n\n"
