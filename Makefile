@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format findings clean
+.PHONY: demo test soak check format findings clean
 
 .venv/core: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -17,6 +17,9 @@ demo: .venv/core  ## the main job on embedded defaults: donors, genomes, arms, v
 
 test: .venv/dev  ## the test suite
 	$(BIN)/pytest
+
+soak: .venv/dev  ## every promise of docs/reliability.md, 20 minutes at most on two cores; writes its figures there
+	timeout 1200 $(BIN)/pytest soak --figures docs/reliability.md
 
 check: .venv/dev  ## format, lint, types
 	$(BIN)/ruff format --check .

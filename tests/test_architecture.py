@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -78,11 +79,31 @@ def test_report_imports_no_training() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=identify)
-def test_nothing_is_unpickled(path: Path) -> None:
-    assert not imported(path) & {"pickle", "dill", "joblib", "cloudpickle"}
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call):
-            assert ast.unparse(node.func) not in ("torch.load", "pickle.load", "pickle.loads", "eval", "exec")
+def test_nothing_is_unpickled_and_no_code_comes_from_data(path: Path) -> None:
+    assert imported(path).isdisjoint(("pickle", "dill", "joblib", "cloudpickle", "shelve", "marshal", "runpy", "code"))
+    assert list(unsafe(ast.parse(path.read_text(encoding="utf-8")))) == []
+
+
+READERS = ("torch.load", "pickle.load", "pickle.loads", "np.load", "numpy.load", "pd.read_pickle", "yaml.load", "eval")
+READERS += ("exec", "compile", "__import__", "os.system", "os.popen")
+
+
+def unsafe(tree: ast.AST) -> Iterator[str]:
+    """Calls that may run code from what they read: transformers' loaders unless they are told not to."""
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        name, given = ast.unparse(call.func), {word.arg: ast.unparse(word.value) for word in call.keywords}
+        trusting = given.get("trust_remote_code", "False") != "False" or given.get("weights_only", "True") != "True"
+        loads = name.endswith(".from_pretrained") and not (
+            given.get("trust_remote_code") == "False" and given.get("use_safetensors") == "True"
+        )
+        if name in READERS or trusting or loads:
+            yield ast.unparse(call)
+
+
+def test_unsafe_calls_are_seen() -> None:
+    for line in ("torch.load(x)", "M.from_pretrained(x)", "f(trust_remote_code=True)", "f(trust_remote_code=given)"):
+        assert list(unsafe(ast.parse(line))) == [line]
+    assert not list(unsafe(ast.parse("M.from_pretrained(x, use_safetensors=True, trust_remote_code=False)")))
 
 
 def test_files_are_short() -> None:

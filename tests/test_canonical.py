@@ -1,6 +1,7 @@
 """One recipe, one text, one hash."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ontogeny.canonical import canonical_json, digest, file_digest
+from ontogeny.canonical import canonical_json, digest, file_digest, parse_json
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text("aé−κ")
 JSON = LEAVES | st.lists(LEAVES, max_size=3) | st.dictionaries(st.text("xy", max_size=2), LEAVES, max_size=3)
@@ -55,3 +56,16 @@ def test_digest_is_sha256_of_the_text() -> None:
 def test_file_digest(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"genome" * 10_000)
     assert file_digest(tmp_path / "file") == hashlib.sha256(b"genome" * 10_000).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "text", ["NaN", "[-Infinity]", "1e999", r'"\ud800"', r'{"\udc00": 1}', r'"\ud83d \ude00"', "{", '"']
+)
+def test_json_that_cant_be_written_again_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_json(text)
+
+
+@pytest.mark.parametrize("value", [{"a": [1, -0.5, 1e308, None, True]}, "😀 é", 10**400, {"": {}}])
+def test_json_is_read_as_it_was_written(value: object) -> None:
+    assert parse_json(canonical_json(value)) == parse_json(json.dumps(value)) == value

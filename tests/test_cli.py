@@ -18,11 +18,14 @@ from safetensors.torch import load_file, save_file
 
 import ontogeny
 from ontogeny.canonical import canonical_json
+from ontogeny.files import write_json
 from ontogeny.genome.controls import CONTROLS
 from ontogeny.genome.genome import Mask, Subspace, load
 from ontogeny.lab.claims import load_sources
+from ontogeny.lab.experiment import Run
 from ontogeny.lab.findings import read
-from ontogeny.lab.store import Store, open_store
+from ontogeny.lab.rates import START
+from ontogeny.lab.store import Store, claim, open_store
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 
@@ -255,17 +258,36 @@ def test_status(store: Store) -> None:
     assert answer.status == 0
     line = next(line for line in answer.out.splitlines() if "convergence" in line and "smoke" in line)
     cells = [cell.strip() for cell in line.strip("│ ").split("│")]
-    assert cells[3:] == ["2/2", cells[4], "22", "0", "0", "0"]
+    assert cells[3:] == ["2/2", cells[4], "22", "0", "0", "0", "0"]
     assert int(cells[4]) >= 40
     assert command("status", "--store", store.root, "--watch").out.count("smoke") == answer.out.count("smoke")
 
 
 def test_status_of_an_unfinished_store(store: Store, tmp_path: Path) -> None:
     (path, declaration), *_ = store.experiments()
-    open_store(tmp_path / "s").declare(declaration)
-    answer = command("status", "--store", tmp_path / "s")
-    assert "0/2" in answer.out
+    unfinished = open_store(tmp_path / "s")
+    unfinished.declare(declaration)
+    assert states(unfinished) == ["0", "0", "0"]
+    donor, run = unfinished.root / "donors" / smoke.declared(store).setting.donors[0], tuning_run(store)
+    for begun in (donor, unfinished.run_directory(run.id, 0)):
+        write_json(begun / "run.json", {})
+    assert states(unfinished) == ["0", "2", "0"]
+    with claim(donor):
+        assert states(unfinished) == ["1", "1", "0"]
+    assert "0/2" in command("status", "--store", unfinished.root).out
     assert path.name
+
+
+def states(store: Store) -> list[str]:
+    """How many runs are running, interrupted and failed, as ``status`` says."""
+    line = next(line for line in command("status", "--store", store.root).out.splitlines() if "smoke" in line)
+    return [cell.strip() for cell in line.strip("│ ").split("│")][6:9]
+
+
+def tuning_run(store: Store) -> Run:
+    """The first point of a search."""
+    experiment = smoke.declared(store)
+    return experiment.tuning_run("fresh", experiment.arm("dense"), START)
 
 
 def test_claims(store: Store) -> None:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
@@ -30,6 +32,22 @@ def _absent(f: Field[Any], value: Any) -> bool:
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys, no spaces and no NaN: equal values give equal texts. TypeError for what JSON hasn't."""
     return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+HALF = re.compile(r"\\ud[89ab]..(?!\\ud[c-f])|(?<!\\ud[89ab]..)\\ud[c-f]", re.IGNORECASE)  # of a surrogate pair
+
+
+def parse_json(text: str) -> Any:
+    """JSON that ``canonical_json`` can write again: ValueError for NaN, infinities and halves of characters."""
+    if HALF.search(text):
+        raise ValueError("half of a surrogate pair is no character")
+    return json.loads(text, parse_constant=_finite, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is not a number that JSON has")
+    return value
 
 
 def digest(value: Any) -> str:

@@ -21,6 +21,10 @@ class SchemaError(InputError):
     """A declaration or result that a newer version wrote."""
 
 
+class StorageError(InputError):
+    """A file that can't be written, as on a full disk; one that was there before is as it was."""
+
+
 class Interrupted(Exception):  # noqa: N818  (not an error: the work is saved and a rerun goes on)
     """SIGINT or SIGTERM arrived; the current step was finished and saved."""
 

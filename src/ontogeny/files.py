@@ -5,14 +5,15 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from safetensors import SafetensorError
 
 from ontogeny.canonical import canonical_json, file_digest
-from ontogeny.errors import InputError
+from ontogeny.errors import InputError, StorageError
 
 LEFTOVER = re.compile(r"\..+\.(\d+)")  # the name of a temporary file or folder; the number is its writer's process
 
@@ -31,6 +32,7 @@ def replacing(path: Path, *, lasting: bool = True) -> Iterator[Path]:
     """A temporary path to write to, which becomes ``path`` when the block ends: complete and on disk, or not at all.
 
     Not ``lasting``: what a rerun writes again anyway, whole too, but a loss of power may undo it.
+    Raises StorageError where it can't be written, as on a full disk.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -40,8 +42,14 @@ def replacing(path: Path, *, lasting: bool = True) -> Iterator[Path]:
         temporary.replace(path)
         if lasting:
             sync(path.parent)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(
+            f"{path}: can't be written ({error}); free space, or give a folder of your own, and rerun: "
+            "what is finished is kept"
+        ) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 @contextmanager

@@ -181,6 +181,17 @@ def _replace(directory: Path, name: str, tensor: torch.Tensor) -> None:
     save_file(load_file(directory / WEIGHTS) | {name: tensor}, directory / WEIGHTS)
 
 
+def _hollow(directory: Path, name: str, shape: list[int]) -> None:
+    """A tensor without entries, with one long side."""
+    _replace(directory, name, torch.ones(0))
+    content = (directory / WEIGHTS).read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header[name]["shape"] = shape
+    text = json.dumps(header).encode()
+    (directory / WEIGHTS).write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+
+
 Q1 = "model.layers.1.self_attn.q_proj.weight"
 BREAK: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no weights": (lambda d: (d / WEIGHTS).unlink(), r"no \*.safetensors"),
@@ -188,6 +199,8 @@ BREAK: dict[str, tuple[Callable[[Path], Any], str]] = {
     "truncated": (_truncate, "not a whole safetensors file"),
     "empty file": (lambda d: (d / WEIGHTS).write_bytes(b""), "not a whole safetensors file"),
     "header of 2^63 bytes": (lambda d: (d / WEIGHTS).write_bytes(b"\xff" * 7 + b"\x7f{}"), "not a whole"),
+    "no entries, 10^12 rows": (lambda d: _hollow(d, Q1, [10**12, 0]), "can't be empty"),
+    "no entries, 2^62 columns": (lambda d: _hollow(d, Q1, [0, 2**62]), "can't be empty"),
     "not safetensors": (lambda d: (d / WEIGHTS).write_bytes(b"<html>" * 99), "not a whole safetensors file"),
     "weights are a directory": (lambda d: _directory(d / WEIGHTS), "safetensors"),
     "NaN": (lambda d: _poison(d, float("nan")), "up_proj.weight has NaN"),
@@ -197,7 +210,7 @@ BREAK: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a vector": (lambda d: _replace(d, Q1, torch.ones(32)), "q_proj.weight: expected a matrix"),
     "a scalar": (lambda d: _replace(d, Q1, torch.tensor(1.0)), "q_proj.weight: expected a matrix"),
     "an empty matrix": (lambda d: _replace(d, Q1, torch.ones(32, 0)), "can't be empty"),
-    "no rows": (lambda d: _replace(d, Q1, torch.ones(0, 32)), "0 rows"),
+    "no rows": (lambda d: _replace(d, Q1, torch.ones(0, 32)), "can't be empty"),
     "index points outside": (lambda d: _index(d, {"a": "../x"}), "points outside"),
     "index points to the root": (lambda d: _index(d, {"a": "/etc/passwd"}), "points outside"),
     "index points above": (lambda d: _index(d, {"a": ".."}), "points outside"),
@@ -214,6 +227,8 @@ BREAK: dict[str, tuple[Callable[[Path], Any], str]] = {
     "configuration binary": (lambda d: (d / CONFIG).write_bytes(b"\xff\xfe\x00"), "not JSON"),
     "configuration nested": (lambda d: (d / CONFIG).write_text("[" * 10**5), "not JSON"),
     "configuration a directory": (lambda d: _directory(d / CONFIG), "config.json"),
+    "configuration with 10^999": (lambda d: (d / CONFIG).write_text('{"a": 1e999}'), "not JSON"),
+    "configuration with half a character": (lambda d: (d / CONFIG).write_text('{"a": "\\ud800"}'), "not JSON"),
     "configuration with NaN": (lambda d: edit_config(d, rope_theta=float("nan")), "not JSON.*NaN"),
     "quantised": (lambda d: edit_config(d, quantization_config={"bits": 4}), "quantised"),
     "unknown architecture": (lambda d: edit_config(d, model_type="mamba"), "known are llama"),

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny import PROVENANCE, tiny_masks, tiny_subspaces
 
-from ontogeny.errors import GenomeError
+from ontogeny.errors import GenomeError, StorageError
 from ontogeny.genome.genome import MAX_HEADER, Draft, Gene, Genome, Mask, Subspace, load, save
 from ontogeny.genome.linalg import haar
 from ontogeny.genome.sites import Site, make_site
@@ -87,7 +87,7 @@ def test_failed_save_leaves_the_old_file(
         raise failure
 
     monkeypatch.setattr(Draft, "put", fail)
-    with pytest.raises(GenomeError if isinstance(failure, OSError) else KeyboardInterrupt):
+    with pytest.raises(StorageError if isinstance(failure, OSError) else KeyboardInterrupt):
         save(tiny_subspaces(), tmp_path / "g")
     assert (tmp_path / "g").read_bytes() == old
     assert [p.name for p in tmp_path.iterdir()] == ["g"]
@@ -105,7 +105,7 @@ def test_genes_that_share_memory_are_saved(tmp_path: Path) -> None:
 def test_unwritable_places_and_impossible_genomes(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "folder", tmp_path / "no" / "where" / "g", tmp_path / ("x" * 400)):
-        with pytest.raises(GenomeError, match="can't be written"):
+        with pytest.raises(StorageError, match="can't be written"):
             save(tiny_subspaces(), path)
     mixed = Genome(
         dict(tiny_subspaces().genes) | {make_site("m", (2, 2)): Mask(torch.ones(2, 2, dtype=torch.bool))}, {}

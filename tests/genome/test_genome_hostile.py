@@ -177,7 +177,8 @@ def test_declared_header_lengths(length: int, good: dict[str, bytes], tmp_path: 
 
 
 def test_not_a_file(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "nothing", tmp_path / ("x" * 400)):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "nothing", tmp_path / ("x" * 400), tmp_path / "pipe"):
         with pytest.raises(GenomeError, match="can't be read"):
             load(path)
 

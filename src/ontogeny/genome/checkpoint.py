@@ -3,7 +3,6 @@
 Nothing is unpickled, no code from a checkpoint runs, and the model is never instantiated.
 """
 
-import json
 import os
 import re
 import warnings
@@ -18,7 +17,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ontogeny.canonical import file_digest
+from ontogeny.canonical import file_digest, parse_json
 from ontogeny.errors import CheckpointError
 from ontogeny.genome.linalg import is_finite
 from ontogeny.genome.sites import Place, Site, architecture, find, make_site, places
@@ -124,6 +123,16 @@ class Checkpoint:
                 if name in by_name:
                     yield by_name[name], W if len(rows) == len(W) else W[rows]
 
+    def check(self) -> None:
+        """Read everything that a model is made of once: CheckpointError names the first tensor that can't be read.
+
+        Scalars are left out: they are buffers, and GPT-NeoX's in half precision is -inf.
+        """
+        sites = {f"{place.name}.weight" for place in self.places}
+        for name, stored in self.tensors.items():
+            if name in sites or (stored.dtype in FLOATS and stored.shape):
+                self.read(name)
+
     def norm_gain(self, site_name: str) -> Tensor | None:
         """The gain (d_in,) of the norm that feeds this site, or None where no norm does."""
         place = next((p for p in self.places if site_name in p.rows), None)
@@ -176,6 +185,7 @@ def open_checkpoint(source: str | Path, *, revision: str | None = None, pattern:
         if pattern is None:
             raise CheckpointError(f"{name}: a single file has no config.json; name its matrices with --pattern REGEX")
         return _checked(Checkpoint(path.parent, name, revision, {}, _headers(path.parent, [path.name]), pattern))
+    _check_entries(path)
     tensors = _headers(path, _weight_files(path, name))
     if pattern is not None:
         return _checked(Checkpoint(path, name, revision, {}, tensors, pattern))
@@ -248,6 +258,27 @@ def _warn_if_known_bad(name: str, revision: str | None) -> None:
             warnings.warn(f"{name} at {revision or 'main'} is known to be bad: {reason}", stacklevel=3)
 
 
+def _check_entries(directory: Path) -> None:
+    """Refuse links out of a checkpoint, which may come from a stranger, and pipes: to open one would wait for ever."""
+    folder = Path(os.path.realpath(directory))
+    inside = [folder] + [folder.parents[1] / "blobs"] * (folder.parent.name == "snapshots")  # as the hub's cache links
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError as error:
+        raise CheckpointError(f"{directory}: can't be read ({error.strerror}); expected a folder") from None
+    for entry in (directory / name for name in names):
+        target = os.path.realpath(entry)
+        if os.path.isdir(target) or not os.path.exists(target):
+            continue
+        if not any(Path(target).is_relative_to(place) for place in inside):
+            raise CheckpointError(
+                f"{entry}: a link to {target}, which is outside the checkpoint; put the file itself there, or give the "
+                "folder that it lies in"
+            )
+        if not os.path.isfile(target):
+            raise CheckpointError(f"{entry}: expected a file, found a pipe, socket or device; remove it")
+
+
 def _weight_files(path: Path, name: str) -> list[str]:
     index = path / "model.safetensors.index.json"
     if index.exists():
@@ -292,7 +323,7 @@ def _config(path: Path, name: str) -> dict[str, Any]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        value = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{path}: can't be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
@@ -300,10 +331,6 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(value).__name__}")
     return value
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is not a number that JSON has")
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Genomes: what each site's gene keeps (directions or connections, never values), and the file they live in."""
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ontogeny import __version__
-from ontogeny.canonical import canonical_json
+from ontogeny.canonical import canonical_json, parse_json
 from ontogeny.errors import GenomeError
 from ontogeny.files import replacing
 from ontogeny.genome.sites import Site, in_order, make_site
@@ -105,7 +104,8 @@ def drafting(
 
     ``entries`` is what the header will say of every site, or something longer: sizes are final, certificates needn't
     be. The disk space is taken at once. The file appears whole when the block ends, or not at all.
-    Raises GenomeError for a path that can't be written, a full disk, and a header too large to be read again.
+    Raises StorageError for a path that can't be written and a full disk, GenomeError for a header too large to be
+    read again.
     """
     path, tensors = Path(path), _layout(entries, dtype)
     room = len(_header_bytes(entries, provenance, tensors))
@@ -113,19 +113,16 @@ def drafting(
         raise GenomeError(f"{path}: the header would take {room} bytes; at most {MAX_HEADER} are read")
     size = 8 + room + max(tensor["data_offsets"][1] for tensor in tensors.values())
     written: dict[str, Any] = {}
-    try:
-        with replacing(path) as temporary:
-            with temporary.open("wb") as file:
-                file.truncate(size)
-                if hasattr(os, "posix_fallocate"):  # without it a full disk would show at a write through the map
-                    os.posix_fallocate(file.fileno(), 0, size)
-            yield Draft(temporary, dtype, 8 + room, tensors), written
-            header = _header_bytes(written, provenance, tensors)
-            assert len(header) <= room
-            with temporary.open("r+b") as file:
-                file.write(room.to_bytes(8, "little") + header.ljust(room))
-    except OSError as error:
-        raise GenomeError(f"{path}: can't be written ({error}): give a path in a writable folder with space") from None
+    with replacing(path) as temporary:
+        with temporary.open("wb") as file:
+            file.truncate(size)
+            if hasattr(os, "posix_fallocate"):  # without it a full disk would show at a write through the map
+                os.posix_fallocate(file.fileno(), 0, size)
+        yield Draft(temporary, dtype, 8 + room, tensors), written
+        header = _header_bytes(written, provenance, tensors)
+        assert len(header) <= room
+        with temporary.open("r+b") as file:
+            file.write(room.to_bytes(8, "little") + header.ljust(room))
 
 
 def _layout(entries: Mapping[str, Any], dtype: torch.dtype) -> dict[str, dict[str, Any]]:
@@ -204,6 +201,8 @@ def load(path: str | Path) -> Genome:
 
 def _check_header_size(file_path: Path, name: Path) -> None:
     try:
+        if file_path.is_fifo():  # to open one would wait for ever
+            raise GenomeError(f"{name}: can't be read (a pipe); give a file")
         with file_path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
         size = file_path.stat().st_size
@@ -219,7 +218,7 @@ def _header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     if set(metadata or {}) - {"ontogeny"}:
         raise GenomeError(f"{path}: not a genome file: it has metadata besides 'ontogeny'")
     try:
-        header: dict[str, Any] = json.loads((metadata or {})["ontogeny"], parse_constant=_no_number)
+        header: dict[str, Any] = parse_json((metadata or {})["ontogeny"])
     except (KeyError, ValueError, RecursionError):
         raise GenomeError(
             f"{path}: not a genome file: its metadata has no 'ontogeny' JSON; make one with extract"
@@ -235,10 +234,6 @@ def _header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     if header["kind"] not in ("subspace", "mask") or not header["sites"]:
         raise GenomeError(f"{path}: expected sites of kind 'subspace' or 'mask', found {header['kind']!r}")
     return header
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is not a number that JSON has")
 
 
 def _site(path: Path, name: str, entry: Any) -> Site:

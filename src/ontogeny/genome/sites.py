@@ -207,6 +207,8 @@ def places(config: Mapping[str, Any], shape_of: Callable[[str], tuple[int, ...] 
             assert shape is not None
             if len(shape) != 2:
                 raise CheckpointError(f"tensor {name}.weight: expected a matrix, found the shape {shape}")
+            if min(shape) < 1:  # 0 × 10^18 takes no byte of a file
+                raise CheckpointError(f"tensor {name}.weight has the shape {shape}: a matrix can't be empty")
             d_out = shape[-1] if linear.transposed else shape[0]
             norm = find(linear.norm, row.prefixes, lambda n: shape_of(n) is not None, i)
             rows = _rows(linear, d_out, heads, groups)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 from ontogeny.files import read_json
@@ -226,6 +227,11 @@ def _ended(run: Run, store: Store) -> bool:
 
 def stored_results(experiment: Experiment, store: Store) -> list[dict[str, Any]]:
     """Every result that an experiment has in a store: donors, overlaps, the rate searches, evaluated runs."""
+    return [read_json(path) for path in result_paths(experiment, store) if path.exists()]
+
+
+def result_paths(experiment: Experiment, store: Store) -> list[Path]:
+    """Where the results lie, or will, of all that an experiment asks for by now; its searches may ask for more."""
     paths = [
         store.root / "donors" / folder / "result.json"
         for setting in experiment.all_settings().values()
@@ -234,9 +240,10 @@ def stored_results(experiment: Experiment, store: Store) -> list[dict[str, Any]]
     ]
     paths += [store.result_path(task.id, 0) for task in overlap_tasks(experiment)]
     if experiment.rates is None:
-        for mode, arm in tuned_cells(experiment):
-            tried = scores(experiment, store, mode, arm)
+        for (mode, name), state in searches(experiment, store).items():
+            arm = experiment.arm(name)
+            tried = (*scores(experiment, store, mode, arm), *state.needed)
             paths += [store.result_path(experiment.tuning_run(mode, arm, rates).id, 0) for rates in tried]
     paths += [store.result_path(r.id, r.replicate) for cell in evaluated_runs(experiment, store).values() for r in cell]
     paths += [store.result_path(pair.id, 0) for pair in comparisons(experiment, store)]
-    return [read_json(path) for path in dict.fromkeys(paths) if path.exists()]
+    return list(dict.fromkeys(paths))

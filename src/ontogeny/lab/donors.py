@@ -160,8 +160,7 @@ def given_donor(source: str) -> tuple[str, Path, Checkpoint]:
     if checkpoint.config["model_type"] == "vit":
         raise InputError(f"{source}: a vision model can't be trained on text; give a language model's checkpoint")
     checkpoint.embeddings()
-    for _ in checkpoint.weights():
-        pass  # read once, so that damaged weights are found before any training
+    checkpoint.check()  # damaged weights are found before any training
     return digest(checkpoint.source()["files"])[:16], checkpoint.directory, checkpoint
 
 

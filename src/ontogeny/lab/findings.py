@@ -1,8 +1,10 @@
 """What the experiments of a store answer, claim by claim."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from ontogeny.errors import InputError
 from ontogeny.lab.answers import NOT_FINISHED
 from ontogeny.lab.answers import findings as answers_to_findings
 from ontogeny.lab.claims import load_claims, roll_ups
@@ -17,7 +19,16 @@ Finding = dict[str, str]  # measured, scale, verdict, why
 
 
 def read(declaration: Mapping[str, Any], store: Store) -> Assessment | Measurements:
-    """What a store has of a stored declaration: of an experiment on networks, or of a study."""
+    """What a store has of a stored declaration: of an experiment on networks, or of a study.
+
+    InputError for a scale that no experiment has, and for a name that can't be part of a file's.
+    """
+    name, scale = declaration.get("name"), declaration.get("scale")
+    if not (isinstance(name, str) and re.fullmatch(r"\w[\w .-]{0,100}", name)) or str(scale) not in SCALES:
+        raise InputError(
+            f"{store.root}: a declaration of {name!r} at scale {scale!r}, which no experiment has; move it aside: "
+            "experiments/ has a file for each"
+        )
     if declaration.get("kind") == KIND:
         return gather(study_from_json(declaration), store)
     return assess(from_json(declaration), store)

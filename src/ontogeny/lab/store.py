@@ -152,3 +152,8 @@ def claimed(directory: Path) -> bool:
             return False
     except Timeout:
         return True
+
+
+def interrupted(directory: Path) -> bool:
+    """Whether this run was begun, has no result, and no process holds it: a rerun goes on with it."""
+    return (directory / ABOUT).exists() and not (directory / RESULT).exists() and not claimed(directory)

@@ -16,7 +16,7 @@ from ontogeny.errors import choose
 from ontogeny.lab.experiment import Rates
 from ontogeny.lab.judge import Assessment, assess, headlines
 from ontogeny.lab.scales import BESIDE, STATED, Scale
-from ontogeny.lab.store import Store, claimed, in_use, open_store
+from ontogeny.lab.store import Store, claimed, in_use, interrupted, open_store
 from ontogeny.lab.study import Measurements
 from ontogeny.terminal.output import console, count, duration, number, signed, table
 from ontogeny.terminal.store import existing_store
@@ -273,12 +273,13 @@ def show_status(root: Path, *, watch: bool) -> None:
                 shown.print(f"{row[0]}, {row[1]}: {counts}", highlight=False)
 
 
-STATUS = ("experiment", "scale", "rank", "donors", "tuning runs", "done", "running", "failed", "missing")
+STATUS = ("experiment", "scale", "rank", "donors", "tuning runs")
+STATUS += ("done", "running", "interrupted", "failed", "missing")  # interrupted: a rerun goes on with it
 EVERY = 2.0  # seconds between looks of --watch
 
 
 def _status(declaration: Mapping[str, Any], store: Store) -> tuple[str, ...]:
-    from ontogeny.lab.conduct import evaluated_runs, hopeless, scores, tuned_cells
+    from ontogeny.lab.conduct import evaluated_runs, hopeless, result_paths, scores, tuned_cells
     from ontogeny.lab.findings import read
 
     assessment = read(declaration, store)
@@ -287,16 +288,15 @@ def _status(declaration: Mapping[str, Any], store: Store) -> tuple[str, ...]:
     experiment = assessment.experiment
     runs = {(r.id, r.replicate): r for cell in evaluated_runs(experiment, store).values() for r in cell}
     results = {key: store.result(*key) for key in runs}
-    open_ = [run for key, run in runs.items() if results[key] is None]
-    running = sum(claimed(store.run_directory(run.id, run.replicate)) for run in open_)
-    never = sum(hopeless(run, store) for run in open_)  # what they go on from has diverged
+    begun = [path.parent for path in result_paths(experiment, store) if not path.exists()]  # donors, searches too
+    never = sum(hopeless(run, store) for key, run in runs.items() if results[key] is None)  # what it needs diverged
     failed = sum(result is not None and result["final"] is None for result in results.values()) + never
     tried = (
         sum(len(scores(experiment, store, m, a)) for m, a in tuned_cells(experiment)) if experiment.rates is None else 0
     )
     wanted = {donor for setting in experiment.all_settings().values() for donor in setting.donors + setting.others}
     missing = assessment.expected - assessment.done - never
-    figures = (tried, assessment.done, running, failed, missing)
+    figures = (tried, assessment.done, sum(map(claimed, begun)), sum(map(interrupted, begun)), failed, missing)
     return (
         experiment.name,
         experiment.scale,

@@ -13,7 +13,7 @@ from ontogeny.lab.engines import find_engine
 from ontogeny.lab.experiments import GROUPS, STUDIES
 from ontogeny.lab.findings import findings
 from ontogeny.lab.progress import progress
-from ontogeny.lab.store import Store, claimed, in_use, open_store
+from ontogeny.lab.store import Store, claimed, in_use, interrupted, open_store
 from ontogeny.lab.study import Measurements, Study, conduct_study, declare_study, gather
 from ontogeny.terminal.output import console, duration, table
 from ontogeny.training import together
@@ -95,6 +95,10 @@ def show_plan(study: Study, store: Store, workers: int) -> None:
 def study_status(found: Measurements, store: Store) -> tuple[str, ...]:
     """A study's row of ``status``: it has no rank, donors or tuning."""
     study = found.experiment
-    missing = [run for run in study.runs() if store.result(run.id, run.replicate) is None]
-    running = sum(claimed(store.run_directory(run.id, run.replicate)) for run in missing)
-    return study.name, study.scale, "–", "–", "–", str(found.done), str(running), "0", str(len(missing))
+    missing = [
+        store.run_directory(run.id, run.replicate)
+        for run in study.runs()
+        if store.result(run.id, run.replicate) is None
+    ]
+    figures = (found.done, sum(map(claimed, missing)), sum(map(interrupted, missing)), 0, len(missing))
+    return study.name, study.scale, "–", "–", "–", *map(str, figures)
