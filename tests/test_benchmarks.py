@@ -25,8 +25,8 @@ from ontogeny.benchmarks.training import (
 )
 from ontogeny.errors import InputError
 from ontogeny.genome.checkpoint import open_checkpoint
+from ontogeny.model.fast import next_token_loss
 from ontogeny.model.layers import SubspaceLinear
-from ontogeny.training.train import next_token_loss
 
 TINY = Shape(32, 1, 2)
 CONFIG = extraction.CONFIG | {

@@ -13,8 +13,8 @@ from ontogeny.genome.checkpoint import open_checkpoint
 from ontogeny.genome.extract import Recipe, extract
 from ontogeny.model.constrain import constrain, low_rank
 from ontogeny.model.cost import flops_per_token, parameter_counts
+from ontogeny.model.fast import next_token_loss
 from ontogeny.model.initialise import donor_embeddings, fresh_model
-from ontogeny.training.train import next_token_loss
 
 READ = ("diagonal", "left", "right", "start")
 KINDS = ("dense", "subspace", "mask", "low-rank", "frozen", *READ)

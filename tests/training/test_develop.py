@@ -14,10 +14,11 @@ from ontogeny.genome.checkpoint import open_checkpoint
 from ontogeny.genome.extract import Recipe, extract
 from ontogeny.genome.genome import Genome
 from ontogeny.model.constrain import constrain
+from ontogeny.model.fast import next_token_loss
 from ontogeny.model.prune import GRADIENT_SCORES, SCORES, direction_scores, prunable
 from ontogeny.streams import stream
 from ontogeny.training.develop import DevelopConfig, Development, develop
-from ontogeny.training.train import TrainConfig, evaluation_loss, next_token_loss, train
+from ontogeny.training.train import TrainConfig, evaluation_loss, train
 
 CONFIG = TrainConfig(steps=12, body_rate=1e-2, rest_rate=1e-2, evaluate_at=(4, 8))
 ROUNDS = DevelopConfig(rounds_at=(3, 6, 9))

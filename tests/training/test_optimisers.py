@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from ontogeny.genome.checkpoint import open_checkpoint
 from ontogeny.genome.extract import Recipe, extract
 from ontogeny.model.constrain import constrain, effective_weights
+from ontogeny.model.fast import next_token_loss
 from ontogeny.model.layers import SubspaceLinear, enforce_masks
 from ontogeny.model.prune import prunable, set_alive
 from ontogeny.streams import stream
 from ontogeny.training.optimisers import Muon, orthogonalised
-from ontogeny.training.train import TrainConfig, make_optimizer, next_token_loss
+from ontogeny.training.train import TrainConfig, make_optimizer
 
 CONFIG = TrainConfig(12, 1e-2, 2e-2, weight_decay=0.1, optimizer="muon")
 KINDS: tuple[Literal["muon", "adamw"], ...] = ("muon", "adamw")

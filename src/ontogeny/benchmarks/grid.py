@@ -15,11 +15,12 @@ from ontogeny.genome.linalg import haar
 from ontogeny.genome.sites import make_site
 from ontogeny.lab.scales import SCALES
 from ontogeny.model.constrain import constrain, site_shapes
+from ontogeny.model.fast import next_token_loss
 from ontogeny.model.initialise import fresh_model
 from ontogeny.model.stack import give_gradients, stack
 from ontogeny.streams import stream
 from ontogeny.training.stacked import next_token_losses
-from ontogeny.training.train import TrainConfig, make_optimizer, next_token_loss
+from ontogeny.training.train import TrainConfig, make_optimizer
 
 WIDTHS, BATCHES, MEMBERS = (32, 64, 96, 128), (4, 16), (2, 4, 8)  # of a laptop's runs; sequences a step; of a stack
 ROUNDS = 4

@@ -15,10 +15,10 @@ from ontogeny.genome.genome import Genome, Subspace
 from ontogeny.genome.linalg import haar
 from ontogeny.genome.sites import make_site
 from ontogeny.model.constrain import constrain, low_rank, model_places, site_shapes
+from ontogeny.model.fast import next_token_loss
 from ontogeny.model.initialise import fresh_model
 from ontogeny.model.layers import SubspaceLinear, enforce_masks
 from ontogeny.streams import stream
-from ontogeny.training.train import next_token_loss
 
 VOCABULARY, LENGTH, RANK = 2048, 128, 0.1  # the share of directions that is kept
 SECONDS = 15.0  # for each shape and precision, and more where four rounds take longer

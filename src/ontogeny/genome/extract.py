@@ -3,7 +3,7 @@
 import re
 import sys
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -34,7 +34,7 @@ from ontogeny.genome.sites import Site
 from ontogeny.genome.spectrum import energy_for_values, rank_for_energy
 
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
-Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[tuple[Any, Any]]]  # (item, result) as each is done
+Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[tuple[Any, Any]]]  # (item, result) as each is done
 
 SELECT, BASES, SCOPES = ("top", "middle", "bottom"), ("canonical", "singular"), ("matrix", "global")
 PROFILES = ("uniform", "energy")
@@ -154,7 +154,7 @@ def extract_to(
         if mapper is None or recipe.scope == "global":
             parts: Iterable[tuple[str, Any]] = _put(None, reading, draft)
         else:
-            groups = checkpoint.stored_sites.values()
+            groups = list(checkpoint.stored_sites.values())
             parts = chain.from_iterable(
                 part for _, part in mapper(partial(_part, reading=reading, draft=draft), groups)
             )
@@ -175,7 +175,7 @@ class Reading:
         """What a genome file's header says of this site, with the longest certificate or number of entries."""
         if not self.ranks:
             return {"shape": site.shape, "kept": site.shape[0] * site.shape[1]}
-        certificate = Certificate(*4 * [-sys.float_info.min], method="gram", reason="x" * LONGEST_REASON)
+        certificate = Certificate(*4 * (-sys.float_info.min,), method="gram", reason="x" * LONGEST_REASON)
         return {"shape": site.shape, "rank": self.ranks[site.name], "certificate": certificate.to_json()}
 
 
@@ -187,9 +187,10 @@ def _plan(checkpoint: Checkpoint, recipe: Recipe, device: str, progress: Progres
     checkpoint.check_types()
     recipe_json = {key: value for key, value in plain(recipe).items() if value is not None}
     ranks: dict[str, int] = {}
-    for site in checkpoint.sites if recipe.rank is not None else ():
+    for site in checkpoint.sites:
         try:
-            ranks[site.name] = rank_of(recipe.rank, min(site.shape))
+            if recipe.rank is not None:
+                ranks[site.name] = rank_of(recipe.rank, min(site.shape))
         except InputError as error:
             raise InputError(f"site {site.name} {site.shape}: {error}") from None
     if recipe.energy is not None or recipe.profile == "energy":

@@ -66,7 +66,7 @@ def train_donor(recipe: DonorRecipe, lab: Lab) -> dict[str, Any]:
 
         disable_progress_bar()
         with filling(directory) as temporary:
-            model.save_pretrained(temporary)  # type: ignore[operator]
+            model.save_pretrained(temporary)
         record = _record(recipe.id, history.losses[-1], recipe, lab) | {"index": recipe.index}
         result = record | outcome(history) | describe_cost(model, history, recipe.batch, recipe.length)
         result |= {"recipe": asdict(recipe), "host": host()}

@@ -12,12 +12,13 @@ from ontogeny.files import making, read_json, write_json
 from ontogeny.lab.experiment import Run, Setting, Vision
 from ontogeny.lab.probe import Probe
 from ontogeny.lab.store import Store
+from ontogeny.model.fast import next_token_loss
 from ontogeny.model.topk import busy_share
 from ontogeny.streams import numpy_stream, stream_seed
 from ontogeny.training.batches import Batches, evaluation_windows
 from ontogeny.training.references import reference_losses
 from ontogeny.training.text import Tokens, open_tokens
-from ontogeny.training.train import evaluation_loss, next_token_loss
+from ontogeny.training.train import evaluation_loss
 
 BUSY_WINDOWS = 32  # evaluation windows on which units are watched
 

@@ -85,7 +85,7 @@ def verify(store: Store) -> Inspection:
             look(directory, lambda d=directory: found.counts.update({UNHASHED: check_run(d)}))  # type: ignore[misc]
         elif state == "unfinished":
             for path in directory.glob("checkpoint/**/*.safetensors"):
-                look(path, lambda path=path: safe_open(path, "pt").keys())  # type: ignore[misc]
+                look(path, lambda path=path: safe_open(path, "pt").keys())  # type: ignore[misc, no-untyped-call]
             look(directory / "history.jsonl", lambda d=directory: check_history(d / "history.jsonl"))  # type: ignore[misc]
     for path in sorted(path for pattern in CACHES for path in root.glob(pattern)):
         if path.is_file() and path.name[0] != "." and path.suffix != ".sha256":

@@ -269,12 +269,12 @@ def show_status(root: Path, *, watch: bool) -> None:
             time.sleep(EVERY)
             before, rows = rows, look()
             for row in (row for row in rows if row not in before):
-                counts = ", ".join(f"{number} {name}" for name, number in zip(STATUS[5:], row[5:], strict=True))
+                counts = ", ".join(f"{number} {name}" for name, number in zip(COUNTS, row[-len(COUNTS) :], strict=True))
                 shown.print(f"{row[0]}, {row[1]}: {counts}", highlight=False)
 
 
-STATUS = ("experiment", "scale", "rank", "donors", "tuning runs")
-STATUS += ("done", "running", "interrupted", "failed", "missing")  # interrupted: a rerun goes on with it
+COUNTS = ("done", "running", "interrupted", "failed", "missing")  # interrupted: a rerun goes on with it
+STATUS = ("experiment", "scale", "rank", "donors", "tuning runs", *COUNTS)
 EVERY = 2.0  # seconds between looks of --watch
 
 

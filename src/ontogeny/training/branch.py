@@ -14,6 +14,7 @@ from torch import nn
 
 from ontogeny.errors import InputError
 from ontogeny.files import replacing
+from ontogeny.model.fast import next_token_loss
 from ontogeny.training import together
 from ontogeny.training.train import (
     STATE,
@@ -22,7 +23,6 @@ from ontogeny.training.train import (
     History,
     LossFunction,
     TrainConfig,
-    next_token_loss,
     patience_over,
     train,
 )
