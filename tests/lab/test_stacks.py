@@ -18,7 +18,6 @@ from ontogeny.lab import conduct as lab_conduct
 from ontogeny.lab import stacks as lab_stacks
 from ontogeny.lab.engines import local
 from ontogeny.lab.experiment import Experiment, Rates, Run
-from ontogeny.lab.judge import assess
 from ontogeny.lab.networks import Lab
 from ontogeny.lab.run import run
 from ontogeny.lab.stacks import run_stack, stacks
@@ -137,7 +136,8 @@ def test_a_stack_that_is_stopped_goes_on(
 
 def test_an_experiment_is_conducted_in_stacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Searches and evaluated runs, every one once; made-up results, which nothing trains for."""
-    store, experiment, ended = open_store(tmp_path), made_up.declared(replicates=2), []
+    store, ended = open_store(tmp_path), []
+    experiment = replace(made_up.declared(), embeddings={"fresh": ("donor", "random", "dense")})
     made_up.conduct(experiment, store, keep=lambda run: False)
 
     def stored(runs: lab_stacks.Stack, lab: Lab) -> list[str]:
@@ -149,7 +149,9 @@ def test_an_experiment_is_conducted_in_stacks(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(lab_conduct, "run_stack", stored)
     with local(1) as mapper:
         lab_conduct._train(experiment, Lab(store, {}, stack=4), mapper, lambda *now: told.update({now[0]: now[1:]}))
-    assert assess(experiment, store).complete
+    cells = lab_conduct.evaluated_runs(experiment, store).values()
+    assert [len(cell) for cell in cells] == [5, 5, 5]
+    assert all(store.result(one.id, one.replicate) for cell in cells for one in cell)
     once = [key for stack in ended for key in stack]
     assert len(set(once)) == len(once) == sum(done for done, _ in told.values())
     assert all(done == total > 0 for done, total in told.values())
