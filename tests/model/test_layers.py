@@ -287,7 +287,7 @@ def test_a_mask_may_keep_nothing() -> None:
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 1.0])
 def test_a_masked_layer_trains_like_a_matrix_whose_gradient_is_masked(share: float) -> None:
-    """The full state's way: AdamW leaves what starts at zero, and has no gradient, at zero. Clipping's norm is equal."""
+    """The full state's way: AdamW leaves what starts at zero, with no gradient, at zero. Clipping's norm is equal."""
     layer = masked_linear(24, 16, share=share).float()
     keep, whole = layer.keep, nn.Parameter(layer.weight.detach().clone())
     whole.register_hook(lambda gradient: gradient * keep)

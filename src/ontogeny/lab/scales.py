@@ -165,9 +165,8 @@ SHAPES = {
 }
 OUR_CHOICE = ("length", "batch", "donor_rates", "precision", "replicates", "windows", "image_batch", "patch")
 BESIDE = {  # what no field of a scale holds, and no publication states but where STATED has it
-    "optimiser": "AdamW (of full cores Muon, where optimizer says so), betas 0.9 and 0.95, gradient norm at most 1, 10 % of the steps warm-up, then a cosine to zero "
-    "(with horizons: cool-downs); "
-    "rates tuned arm by arm",
+    "optimiser": "AdamW (of full cores Muon, where optimizer says so), betas 0.9 and 0.95, gradient norm at most 1, "
+    "10 % of the steps warm-up, then a cosine to zero (with horizons: cool-downs); rates tuned arm by arm",
     "mask scope": "the layers' matrices, one by one or all together, by arm; never embeddings, head and norms",
     "embeddings": "fresh, or the donor's, frozen or trainable: in every arm of a mode",
     "consolidation": "where directions are pruned: the steps after the last round, a third of all",

@@ -37,7 +37,7 @@ def _layer_flops(module: nn.Module) -> int:
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int]:
-    """``parameters`` (every value, fixed bases and a mask's zeros included) and ``trainable_parameters`` (none dead)."""
+    """``parameters`` (every value; fixed bases, a mask's zeros too) and ``trainable_parameters`` (none dead)."""
     factored = [m for m in model.modules() if isinstance(m, SubspaceLinear | OneSidedLinear)]
     fixed = sum(basis.numel() for m in factored for basis in m.buffers(recurse=False))
     zeros = sum(m.keep.numel() - m.kept.numel() for m in model.modules() if isinstance(m, MaskedLinear))

@@ -37,7 +37,7 @@ STATE = "state.safetensors"  # in the directory of a run
 class TrainConfig:
     """How to train. Rates are peak rates of AdamW: *body* for the layer matrices, *rest* for everything else.
 
-    ``optimizer``: "muon" orthogonalises the steps of full cores; what isn't one keeps AdamW (``training/optimisers.py``).
+    ``optimizer``: "muon" orthogonalises the steps of full cores; the rest keeps AdamW (``training/optimisers.py``).
 
     ``patience``: stop when the evaluated loss hasn't improved for so many evaluations (0: never).
     ``precision``: of the training steps' matrix products; weights are float32, and so is evaluation.
