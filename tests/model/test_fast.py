@@ -5,10 +5,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import TINY, VOCABULARY, tiny_model
+from tiny import FFN, TINY, VOCABULARY, D, tiny_model
 from torch import Tensor, nn
 
+from ontogeny.genome.genome import Genome, Subspace
+from ontogeny.genome.linalg import haar
+from ontogeny.genome.sites import make_site
 from ontogeny.model import fast
+from ontogeny.model.constrain import constrain, site_shapes
 from ontogeny.model.fast import LLAMAS, head_loss, hidden_states, next_token_loss
 from ontogeny.streams import stream
 
@@ -39,7 +43,7 @@ def gradients(model: nn.Module, loss: Any) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", LANGUAGE)
 def test_losses_and_gradients_are_those_of_transformers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(fast.LOGITS, "cpu", 7 * VOCABULARY)  # parts of 7 rows, the last one smaller
+    monkeypatch.setitem(fast.ENTRIES, "cpu", 7 * VOCABULARY)  # parts of 7 rows, the last one smaller
     model = undropped(name)
     found, expected = gradients(model, next_token_loss), gradients(model, stock_loss)
     assert found.keys() == expected.keys()
@@ -85,3 +89,25 @@ def test_what_it_does_not_know_is_left_to_transformers(change: dict[str, Any], m
     model.set_attn_implementation(change.get("attn", "sdpa"))
     monkeypatch.setattr(fast, "_llama", None)  # calling it would fail
     assert hidden_states(model, WINDOWS[:, :-1]).shape == (3, 17, 32)
+
+
+def test_a_feed_forward_block_in_subspaces_keeps_none_of_its_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(fast.ENTRIES, "cpu", 7 * FFN)  # parts of 7 tokens, the last one smaller
+    model = tiny_model("llama").train()
+    genes = {make_site(name, shape): subspace(name, shape) for name, shape in site_shapes(model).items()}
+    constrain(model, Genome(genes, {}))
+    found, expected = gradients(model, next_token_loss), gradients(model, stock_loss)
+    assert sum("core" in key for key in found) == 14
+    for key in expected:
+        torch.testing.assert_close(found[key], expected[key], rtol=1e-4, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}")
+    widths = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: widths.append(t.shape[-1]) or t, lambda t: t):
+        x = torch.randn(2, 9, D, requires_grad=True)
+        fast._feed_forward(model.model.layers[0].mlp, x)
+    assert FFN not in widths
+    assert len(widths) > 5
+
+
+def subspace(name: str, shape: tuple[int, int]) -> Subspace:
+    U, V = (haar(d, 5, stream(0, name, side)).float() for side, d in zip("UV", shape, strict=True))
+    return Subspace(U, V)

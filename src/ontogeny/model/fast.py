@@ -4,6 +4,7 @@ The same numbers as transformers gives, to rounding, from the same modules; the 
 On a CPU a third of a small model's step is spent on passes over memory that its own code makes and that need not be.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,9 +12,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ontogeny.model.layers import SubspaceLinear
+
 LLAMAS = ("llama", "mistral", "qwen2", "qwen3")  # the model types whose modules ``_llama`` knows
-LOGITS = {"cpu": 2**19}  # how many logits exist at a time: as many as a core's share of the cache holds
-MANY_LOGITS = 2**27  # on an accelerator
+ENTRIES = {"cpu": 2**18}  # of what is computed part by part, at a time: as many as stay in the cache
+MANY_ENTRIES = 2**27  # on an accelerator
 
 
 def next_token_loss(model: nn.Module, windows: Int[Tensor, "size length_plus_1"]) -> Float[Tensor, ""]:
@@ -64,7 +67,41 @@ def _attention(attention: Any, x: Float[Tensor, "B T d"], turn: tuple[Tensor, Te
 
 
 def _feed_forward(mlp: Any, x: Float[Tensor, "B T d"]) -> Float[Tensor, "B T d"]:
-    return mlp.down_proj(mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x))  # type: ignore[no-any-return]
+    layers = gate, up, down = mlp.gate_proj, mlp.up_proj, mlp.down_proj
+    usual = mlp.config.hidden_act in ("silu", "swish") and not mlp.act_fn._forward_hooks
+    if not usual or any(type(layer) is not SubspaceLinear or layer.bias is not None for layer in layers):
+        return down(mlp.act_fn(gate(x)) * up(x))  # type: ignore[no-any-return]
+    g, u = (layer.apply_core(layer.read(x)).flatten(0, 1) for layer in (gate, up))
+    z = _GatedUnits.apply(g, u, gate.U, up.U, down.V)  # type: ignore[no-untyped-call]
+    return F.linear(down.apply_core(z.view(*x.shape[:-1], -1)), down.U)
+
+
+class _GatedUnits(torch.autograd.Function):
+    """(silu(g Uᵍᵀ) · (u Uᵘᵀ)) V: a feed-forward block between what its cores give and what the last one reads.
+
+    All units exist a part of the tokens at a time, and once more in the backward pass: what is kept is g and u.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, u: Tensor, U_gate: Tensor, U_up: Tensor, V: Tensor) -> Tensor:
+        ctx.save_for_backward(g, u, U_gate, U_up, V)
+        U_gate, U_up, V = (basis.to(g.dtype) for basis in (U_gate, U_up, V))
+        z = g.new_empty(len(g), V.shape[1])
+        for at in _parts(g, len(V)):
+            torch.mm(F.silu(g[at] @ U_gate.T).mul_(u[at] @ U_up.T), V, out=z[at])
+        return z
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        g, u, *bases = ctx.saved_tensors
+        U_gate, U_up, V = (basis.to(g.dtype) for basis in bases)
+        dg, du = torch.empty_like(g), torch.empty_like(u)
+        for at in _parts(g, len(V)):
+            gate, dh = g[at] @ U_gate.T, gradients[0][at] @ V.T
+            torch.mm(F.silu(gate).mul_(dh), U_up, out=du[at])
+            dh.mul_(u[at] @ U_up.T)
+            torch.mm(torch.ops.aten.silu_backward(dh, gate), U_gate, out=dg[at])
+        return dg, du, None, None, None
 
 
 def head_loss(h: Float[Tensor, "N d"], W: Float[Tensor, "V d"], targets: Int[Tensor, " N"]) -> Float[Tensor, ""]:
@@ -74,12 +111,19 @@ def head_loss(h: Float[Tensor, "N d"], W: Float[Tensor, "V d"], targets: Int[Ten
     """
     if torch.is_grad_enabled():
         return _HeadLoss.apply(h, W, targets)  # type: ignore[no-any-return, no-untyped-call]
-    parts = zip(h.split(_rows(W)), targets.split(_rows(W)), strict=True)
+    rows = _rows(h, len(W))
+    parts = zip(h.split(rows), targets.split(rows), strict=True)
     return torch.stack([F.cross_entropy(F.linear(x, W).float(), y, reduction="sum") for x, y in parts]).sum() / len(h)
 
 
-def _rows(W: Float[Tensor, "V d"]) -> int:
-    return max(1, LOGITS.get(W.device.type, MANY_LOGITS) // len(W))
+def _rows(x: Float[Tensor, "N d"], columns: int) -> int:
+    """How many rows of x to take at a time where each makes so many columns."""
+    return max(1, ENTRIES.get(x.device.type, MANY_ENTRIES) // columns)
+
+
+def _parts(x: Float[Tensor, "N d"], columns: int) -> Iterator[slice]:
+    rows = _rows(x, columns)
+    return (slice(start, start + rows) for start in range(0, len(x), rows))
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -92,8 +136,7 @@ class _HeadLoss(torch.autograd.Function):
         V, losses = W.to(dtype), torch.empty(len(h), device=h.device)
         dh = torch.empty_like(h) if ctx.needs_input_grad[0] else None
         dW = torch.zeros_like(W) if ctx.needs_input_grad[1] else None
-        for part in torch.arange(len(h)).split(_rows(W)):
-            at = slice(int(part[0]), int(part[-1]) + 1)
+        for at in _parts(h, len(W)):
             x, y = h[at].to(dtype), targets[at, None]
             z = F.linear(x, V).float()
             z -= z.amax(1, keepdim=True)

@@ -73,10 +73,16 @@ class SubspaceLinear(Constrained):
         self.bias = None if bias is None else nn.Parameter(bias.clone())
 
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
-        z = F.linear(x, self.V.T) if self.shared is None else self.shared.product(x, self)
+        return F.linear(self.apply_core(self.read(x)), self.U, self.bias)
+
+    def read(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch k"]:
+        """Vᵀ x."""
+        return F.linear(x, self.V.T) if self.shared is None else self.shared.product(x, self)
+
+    def apply_core(self, z: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
+        """C z."""
         core = self.living_core
-        z = F.linear(z, core) if core.ndim == 2 else z * core
-        return F.linear(z, self.U, self.bias)
+        return F.linear(z, core) if core.ndim == 2 else z * core
 
     @property
     def living_core(self) -> Float[Tensor, "*core"]:
