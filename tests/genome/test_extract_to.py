@@ -15,7 +15,6 @@ from tiny import tiny_checkpoint
 
 from ontogeny.errors import CheckpointError, GenomeError, InputError
 from ontogeny.genome import extract as extract_module
-from ontogeny.genome import genome as genome_module
 from ontogeny.genome.checkpoint import Checkpoint, open_checkpoint
 from ontogeny.genome.extract import Reading, Recipe, extract, extract_to
 from ontogeny.genome.genome import Genome, load
@@ -100,7 +99,7 @@ def test_what_stops_it_leaves_nothing(fused: Checkpoint, tmp_path: Path, monkeyp
     def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(genome_module.os, "posix_fallocate", full)
+    monkeypatch.setattr("os.posix_fallocate", full)
     with pytest.raises(GenomeError, match="No space left on device"):  # before anything is decomposed
         extract_to(tmp_path / "g", fused, Recipe(2), progress=no_start)
     assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """Trackers get what the history gets; those that can't be had are refused."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from ontogeny.lab.tracking import check_tracker, telling
 from ontogeny.training.train import TrainConfig
 
 CONFIG = TrainConfig(steps=4, body_rate=0.01, rest_rate=0.002)
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"step": 0, "loss": 4.0, "train_loss": None, "seconds": 0.0},
     {"step": 2, "loss": 3.0, "train_loss": 3.5, "seconds": 0.5},
     {"step": 4, "loss": 2.5, "train_loss": 2.75, "seconds": 1.0},
@@ -23,7 +24,7 @@ def test_tensorboard_gets_every_row_once(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     check_tracker("tensorboard")
-    with telling(tmp_path, "fresh donor", CONFIG, Lab(Store(tmp_path / "store"), {}, "tensorboard")) as tell:
+    with telling(tmp_path, "fresh donor", CONFIG, Lab(Store(tmp_path / "store"), {}, track="tensorboard")) as tell:
         tell(ROWS[:2])
         tell(ROWS)
     assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 3

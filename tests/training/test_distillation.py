@@ -47,7 +47,10 @@ TEXT = torch.arange(40).view(8, 5)
 
 def test_what_is_read_again_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked.clear()
-    twice = lambda step: TEXT[[2 * step % 8, (2 * step + 1) % 8]]  # noqa: E731
+
+    def twice(step: int) -> Tensor:
+        return TEXT[[2 * step % 8, (2 * step + 1) % 8]]
+
     teacher = remembered(teach, twice, 8)
     assert asked == [1, 2, 2, 2, 2], "how large one answer is, then every window in batches"
     for step in (5, 0):

@@ -39,7 +39,7 @@ def evaluate(model: nn.Module) -> dict[str, float]:
 
 def network(kind: str, directory: Path) -> nn.Module:
     """Dense, in subspaces, or in masks."""
-    model = tiny_model("llama")
+    model: nn.Module = tiny_model("llama")
     if kind == "dense":
         return model
     with together.leader_first():

@@ -24,6 +24,7 @@ from ontogeny.errors import Interrupted
 from ontogeny.genome.checkpoint import open_checkpoint
 from ontogeny.genome.extract import Recipe, extract
 from ontogeny.model.constrain import body_parameters, constrain
+from ontogeny.model.fast import next_token_loss
 from ontogeny.model.initialise import donor_embeddings
 from ontogeny.model.layers import MaskedLinear
 from ontogeny.streams import stream
@@ -32,7 +33,6 @@ from ontogeny.training.train import (
     TrainConfig,
     evaluation_loss,
     learning_rate_scale,
-    next_token_loss,
     train,
 )
 

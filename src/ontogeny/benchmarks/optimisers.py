@@ -20,7 +20,7 @@ from ontogeny.model.initialise import fresh_model
 from ontogeny.model.layers import MaskedLinear
 from ontogeny.streams import stream
 from ontogeny.training.batches import Batches, evaluation_windows
-from ontogeny.training.optimisers import STEPS, Muon
+from ontogeny.training.muon import STEPS, Muon
 from ontogeny.training.text import read_corpus
 from ontogeny.training.train import TrainConfig, evaluation_loss, train
 
@@ -93,7 +93,7 @@ class FullState(nn.Module):
 
 
 def _dense(weight: Float[Tensor, "d_out d_in"], keep: Bool[Tensor, "d_out d_in"]) -> nn.Module:
-    layer = nn.Linear(*weight.shape[::-1], bias=False, device="meta")
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     layer.weight = nn.Parameter(weight.clone())
     return layer
 
@@ -103,7 +103,7 @@ KINDS: dict[str, Kind] = {"ours": MaskedLinear, FULL_STATE: FullState, DENSE: _d
 
 
 def _state_megabytes(optimizer: Optimizer) -> float:
-    return sum(tensor.nbytes for state in optimizer.state.values() for tensor in state.values()) / 1e6
+    return float(sum(tensor.nbytes for state in optimizer.state.values() for tensor in state.values())) / 1e6
 
 
 def _muon() -> Entry:
@@ -138,7 +138,7 @@ def _losses() -> Entry:
     for optimizer in ("muon", "adamw"):
         losses = {}
         for rate in BODY_RATES:
-            config = TrainConfig(LEARNT, rate, REST_RATE, optimizer=optimizer)  # type: ignore[arg-type]
+            config = TrainConfig(LEARNT, rate, REST_RATE, optimizer=optimizer)
             evaluate = partial(_evaluate, windows=windows)
             losses[rate] = train(learner(), batches, config, evaluate=evaluate).losses[-1]
         best[optimizer] = min((loss, rate) for rate, loss in losses.items())

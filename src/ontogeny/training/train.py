@@ -25,7 +25,7 @@ from ontogeny.model.fast import next_token_loss
 from ontogeny.model.layers import SubspaceLinear, enforce_masks
 from ontogeny.model.prune import development_state
 from ontogeny.training import together
-from ontogeny.training.optimisers import Muon
+from ontogeny.training.muon import Muon
 
 BatchFunction = Callable[[int], Tensor | Mapping[str, Tensor] | tuple[Tensor, ...]]  # the batch of a step, from 0
 LossFunction = Callable[[nn.Module, Any], Tensor]  # the scalar to minimise, of a model and a batch
@@ -37,7 +37,7 @@ STATE = "state.safetensors"  # in the directory of a run
 class TrainConfig:
     """How to train. Rates are peak rates of AdamW: *body* for the layer matrices, *rest* for everything else.
 
-    ``optimizer``: "muon" orthogonalises the steps of full cores; the rest keeps AdamW (``training/optimisers.py``).
+    ``optimizer``: "muon" orthogonalises the steps of full cores; the rest keeps AdamW (``training/muon.py``).
 
     ``patience``: stop when the evaluated loss hasn't improved for so many evaluations (0: never).
     ``precision``: of the training steps' matrix products; weights are float32, and so is evaluation.

@@ -20,7 +20,7 @@ def orthogonalised(matrices: Float[Tensor, "count k k"]) -> Float[Tensor, "count
     Rows and columns that are zero stay zero, exactly.
     """
     a, b, c = COEFFICIENTS
-    X = matrices / torch.linalg.matrix_norm(matrices, keepdim=True).clamp(min=SMALLEST_NORM)
+    X: Tensor = matrices / torch.linalg.matrix_norm(matrices, keepdim=True).clamp(min=SMALLEST_NORM)
     A, B, Y = (torch.empty_like(X) for _ in range(3))  # written over again and again: a sixth faster than new ones
     for _ in range(STEPS):
         torch.bmm(X, X.mT, out=A)
@@ -66,7 +66,7 @@ class Muon(Optimizer):
             by_shape.setdefault(core.shape, []).append(core)
         for (k, _), same in by_shape.items():
             momenta = [_state(self.state[p], "momentum_buffer", p) for p in same]
-            gradients = [p.grad for p in same]
+            gradients = [p.grad for p in same if p.grad is not None]  # of all: others have been left out
             torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
             updates = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov's
             steps = orthogonalised(torch.stack(updates)).unbind()
@@ -80,7 +80,7 @@ class Muon(Optimizer):
             s.setdefault("step", torch.zeros((), device=p.device)) for s, p in zip(states, parameters, strict=True)
         ]
         adamw(
-            parameters, [p.grad for p in parameters], first, second, [], steps,
+            parameters, [p.grad for p in parameters if p.grad is not None], first, second, [], steps,
             fused=True, amsgrad=False, maximize=False, eps=1e-8,
             beta1=group["betas"][0], beta2=group["betas"][1], lr=group["lr"], weight_decay=group["weight_decay"],
         )  # fmt: skip
