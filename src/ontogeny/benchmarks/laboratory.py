@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,7 +12,7 @@ from ontogeny.benchmarks import made_up
 from ontogeny.benchmarks.measure import Entry, exponent
 from ontogeny.canonical import canonical_json, plain
 from ontogeny.lab.engines import local
-from ontogeny.lab.store import Store, open_store
+from ontogeny.lab.store import Store, open_store, sealed
 from ontogeny.lab.study import Condition, Study, conduct_study, gather
 
 TRIVIAL, STORED = 100, (1000, 10_000)  # runs
@@ -35,8 +37,33 @@ def measure() -> Iterator[Entry]:
             fill(study, store)
             times[runs] = seconds(lambda: gather(study, store))  # noqa: B023
             yield Entry(f"reading a study of {runs:,} runs", times[runs], "s")
+            if runs == STORED[-1]:
+                yield from _upkeep(store, Path(folder), runs)
     yield Entry("growth of reading with the number of runs", exponent(times), "exponent", bound=1.0)
     yield from _report()
+
+
+def _upkeep(store: Store, folder: Path, runs: int) -> Iterator[Entry]:
+    """What looks after a large store: each of them reads all of it."""
+    from ontogeny.terminal.lab import show_status
+    from ontogeny.terminal.store import export_store, import_store
+    from ontogeny.terminal.upkeep import collect_garbage, verify_store
+
+    def verify() -> None:
+        verify_store(store.root, repair=False, as_json=False)
+
+    steps: dict[str, Callable[[], object]] = {
+        "store verify": verify,
+        "status": lambda: show_status(store.root, watch=False),
+        "store gc": lambda: collect_garbage(store.root, dry_run=False),
+        "store export to JSON lines": lambda: export_store(store.root, folder / "a.jsonl"),
+        "store export to Parquet": lambda: export_store(store.root, folder / "a.parquet"),
+        "store import": lambda: import_store(folder / "a.jsonl", folder / "again"),
+    }
+    for name, step in steps.items():
+        with redirect_stdout(StringIO()):
+            taken = seconds(step)
+        yield Entry(f"{name}, {runs:,} runs", taken, "s")
 
 
 def _report() -> Iterator[Entry]:
@@ -79,7 +106,8 @@ def fill(study: Study, store: Store) -> None:
         directory.mkdir(parents=True)
         identity = {"kind": "measurement", "id": run.id, "replicate": run.replicate, "condition": run.condition.name}
         measured = {"measured": dict(trivial(run.condition.options, 0)), "seconds": 0.0, "host": {}}
-        (directory / "result.json").write_text(canonical_json(identity | run.recipe | measured))
+        (directory / "run.json").write_text(canonical_json({"recipe": run.recipe, "replicate": run.replicate}))
+        (directory / "result.json").write_text(canonical_json(sealed(identity | run.recipe | measured)))
 
 
 def seconds(step: Callable[[], object]) -> float:

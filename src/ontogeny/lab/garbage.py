@@ -46,7 +46,8 @@ def unreferred(store: Store) -> list[Path]:
         found |= {path for path in store.root.glob(f"{folder}/[!.]*") if not any(map(path.match, KEPT))}
     found = {path for path in found if _whole(path) not in kept}
     beside = {other for path in found if path.is_file() for other in path.parent.glob(f"*{path.name}.*")}
-    return sorted(found | beside | {path for path in store.root.rglob(".*") if leftover(path)})
+    left = {path for path in store.root.rglob(".*") if leftover(path) and found.isdisjoint(path.parents)}
+    return sorted(found | beside | left)
 
 
 def _whole(path: Path) -> Path:
@@ -87,8 +88,8 @@ def _runs(store: Store, kept: set[Path], experiments: Iterable[Experiment]) -> s
 
 def _kinds(experiment: Experiment) -> Iterable[str]:
     for mode, arm in experiment.cells():
-        parents: Any = [None] * experiment.replicates
-        for run in (*experiment.runs(mode, arm, ANY, parents), experiment.tuning_run(mode, arm, ANY)):
+        tuning = experiment.tuning_run(mode, arm, ANY)
+        for run in (tuning, *experiment.runs(mode, arm, ANY, [tuning] * experiment.replicates)):  # any parents will do
             yield _kind(run.recipe)
 
 

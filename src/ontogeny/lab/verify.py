@@ -13,7 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ontogeny.canonical import digest, file_digest
-from ontogeny.errors import InputError, SchemaError
+from ontogeny.errors import SchemaError
 from ontogeny.files import leftover, read_json, record_of
 from ontogeny.genome.genome import load
 from ontogeny.lab.experiment import from_json
@@ -81,8 +81,9 @@ def verify(store: Store) -> Inspection:
     for directory in sorted([*root.glob("runs/*/replicate-*/"), *root.glob("donors/*/")]):
         found.counts[state := _state(directory)] += 1
         if state == "finished":
-            look(directory / ABOUT, lambda d=directory: _about(d))  # type: ignore[misc]
-            look(directory, lambda d=directory: found.counts.update({UNHASHED: check_run(d)}))  # type: ignore[misc]
+            about: dict[str, Any] = {}
+            look(directory / ABOUT, lambda d=directory, a=about: a.update(_about(d)))  # type: ignore[misc]
+            look(directory, lambda d=directory, a=about: found.counts.update({UNHASHED: check_run(d, a)}))  # type: ignore[misc]
         elif state == "unfinished":
             for path in directory.glob("checkpoint/**/*.safetensors"):
                 look(path, lambda path=path: safe_open(path, "pt").keys())  # type: ignore[misc, no-untyped-call]
@@ -110,10 +111,10 @@ def check_declaration(path: Path) -> None:
         raise ValueError(f"its content is that of {name}")
 
 
-def check_run(directory: Path) -> int:
+def check_run(directory: Path, about: Mapping[str, Any]) -> int:
     """Of a finished run or donor: its result, and every file that it left; ValueError or KeyError says what is wrong.
 
-    Returns how many hashes are missing: results of early versions have none.
+    ``about``: what its run.json says. Returns how many hashes are missing: results of early versions have none.
     """
     result = read_stored(directory / RESULT)
     check_result(result)
@@ -123,11 +124,7 @@ def check_run(directory: Path) -> int:
         expected = result.get("folder", expected[0]), expected[1]
     if lies != expected:
         raise ValueError(f"{RESULT} is that of {'/'.join(expected)}")
-    try:
-        files = _about(directory).get("files", {})
-    except InputError:  # told by itself: circumstance, which the result can do without
-        files = {}
-    for name, sha256 in files.items():
+    for name, sha256 in about.get("files", {}).items():
         if not (directory / name).is_file():
             raise ValueError(f"{name} is missing")
         if file_digest(directory / name) != sha256:
@@ -146,7 +143,7 @@ def check_result(result: Mapping[str, Any]) -> None:
     for key in NEEDED[result["kind"]]:
         result[key]
     content = {key: value for key, value in result.items() if key != "sha256"}
-    if result.get("sha256", digest(content)) != digest(content):
+    if "sha256" in result and result["sha256"] != digest(content):
         raise ValueError("the result is not what was written: its sha256 is another")
     recipe = result.get("recipe")
     if keys := RECIPE.get(result["kind"]):

@@ -54,7 +54,7 @@ def collect_garbage(root: Path, *, dry_run: bool) -> None:
     print(f"{root}: {len(paths)} {verb}, {in_bytes(freed)} freed")
 
 
-def in_bytes(count: float) -> str:
+def in_bytes(count: int | float) -> str:
     """A number of bytes, shortened: 1.2 MB."""
     for unit in UNITS:
         if count < 1000 or unit == UNITS[-1]:
