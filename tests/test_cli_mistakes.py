@@ -112,6 +112,8 @@ def test_missing_checkpoint(tmp_path: Path) -> None:
         (("--device", "tpu"), "not on this machine"),
         (("--pattern", "("), "not a regular expression"),
         (("--pattern", "nothing"), "no 2-D tensor matches"),
+        (("--engine", "cluster"), "--engine 'cluster': expected local, processes"),
+        (("--workers", "2"), "expected with --engine processes"),
         (("--nonsense",), "No such option"),
     ],
     ids=str,

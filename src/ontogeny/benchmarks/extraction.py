@@ -18,17 +18,16 @@ from torch import Tensor
 
 from ontogeny.benchmarks.measure import Entry, cpu_seconds, exponent, peer, product_rate
 from ontogeny.genome.checkpoint import open_checkpoint
-from ontogeny.genome.extract import Recipe, extract, one_thread_each
-from ontogeny.genome.genome import save
+from ontogeny.genome.extract import Recipe, extract_to, one_thread_each
 from ontogeny.genome.linalg import TOLERANCE, haar, leading_subspaces
 from ontogeny.streams import stream
 
 Left = Callable[[Tensor, int], Tensor]  # (W, k) -> the left basis (d_out, k)
 
 ACCURACY_SHAPE = (576, 576)
-TIMED_SHAPES = ((192, 576), (1536, 576), (1024, 1024), (2048, 2048), (4096, 4096))
+TIMED_SHAPES = ((192, 576), (576, 576), (1536, 576), (1024, 1024), (2048, 2048), (4096, 4096))
 LARGE = 1000  # short side from which a float32 SVD must be 1.7 times slower, and Lanczos is left out
-HUGE = 3000  # from which a round takes a minute: one round, and only the peers that matter
+HUGE = 3000  # from which a round takes a minute: one round, of the float32 SVD and the best exact peer
 CONFIG = {  # SmolLM2-135M's shapes
     "model_type": "llama",
     "architectures": ["LlamaForCausalLM"],
@@ -63,7 +62,8 @@ def measure() -> Iterator[Entry]:
                 times.setdefault(shape, entry.value)
                 yield entry
         squares = {m: seconds for (m, n), seconds in times.items() if m == n}
-        yield Entry("growth of its time with n, n×n", exponent(squares), "exponent", bound=3.0)
+        sizes = f"n×n, n {min(squares)} to {max(squares)}"
+        yield Entry(f"growth of its time with n, {sizes}", exponent(squares), "exponent", bound=3.0)
     yield from _checkpoint(rate)
 
 
@@ -108,7 +108,7 @@ def _randomized_svd(W: Tensor, k: int) -> Tensor:
     return torch.from_numpy(randomized_svd(W.numpy(), k, random_state=0)[0])
 
 
-FLOAT32 = peer("torch.linalg.svd float32 (mergekit, PiSSA)")
+FLOAT32 = peer("torch.linalg.svd float32 (as PiSSA and mergekit-extract-lora call it)")
 FLOAT64, SUBSET = peer("torch.linalg.svd float64"), peer("scipy.linalg.eigh of the Gram matrix, float64", "scipy")
 LANCZOS = peer("scipy.sparse.linalg.svds float64", "scipy")
 PEERS: dict[str, Left] = {
@@ -116,7 +116,7 @@ PEERS: dict[str, Left] = {
     FLOAT64: _svd(torch.float64),
     SUBSET: _eigh,
     LANCZOS: _svds,
-    peer("torch.svd_lowrank, 4 iterations (PiSSA)"): _svd_lowrank,
+    peer("torch.svd_lowrank, 4 iterations (PiSSA's fast way)"): _svd_lowrank,
     peer("sklearn randomized_svd", "scikit-learn"): _randomized_svd,
 }
 
@@ -174,7 +174,8 @@ def _timed(shape: tuple[int, int], rate: float) -> Iterator[Entry]:
     steps = {"": step("", lambda W, k: leading_subspaces(W, k).U)}
     steps |= {label: step(label, left) for label, left in PEERS.items() if label in chosen}
     once = {FLOAT64: steps.pop(FLOAT64)} if FLOAT64 in chosen and short >= LARGE else {}
-    seconds = cpu_seconds(steps, rounds=1 if short >= HUGE else 3) | cpu_seconds(once, rounds=1)
+    rounds = 1 if short >= HUGE else 2 if short >= LARGE else 5
+    seconds = cpu_seconds(steps, rounds) | cpu_seconds(once, rounds=1)
     ours, seconds = seconds[""], {label: seconds[label] for label in PEERS if label in chosen}
     at, bound = f"{shape[0]}×{shape[1]}, k = {k}", extraction_flops(shape) / rate
     least = 1.7 if short >= LARGE else 1.0
@@ -243,7 +244,7 @@ def child() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     idle = psutil.Process().memory_info().rss
     start, cpu = time.perf_counter(), time.process_time()
-    save(extract(open_checkpoint(directory), Recipe("10%")), directory / "genome.safetensors")
+    extract_to(directory / "genome.safetensors", open_checkpoint(directory), Recipe("10%"))
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "peak_mb": (peak_bytes() - idle) / 1e6}))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ontogeny.errors import InputError, choose
+from ontogeny.errors import InputError, Interrupted, choose
 from ontogeny.genome.checkpoint import Checkpoint, open_checkpoint
 from ontogeny.genome.compare import MaskComparison, SubspaceComparison, compare
 from ontogeny.genome.controls import CONTROLS, transform
@@ -56,10 +56,14 @@ def extract_genome(
     def progress(items: Iterable[Any], total: int) -> Iterable[Any]:
         return track(items, "reading sites", total, console=shown, disable=not shown.is_terminal)
 
-    with nullcontext() if engine == "local" else ENGINES[engine](workers or os.cpu_count() or 1) as mapper:
-        certificates = extract_to(
-            out, checkpoint, recipe, dtype=DTYPES[dtype], device=device, progress=progress, mapper=mapper
-        )
+    spread = nullcontext() if engine == "local" else ENGINES[engine](workers or os.cpu_count() or 1)
+    try:
+        with spread as mapper:
+            certificates = extract_to(
+                out, checkpoint, recipe, dtype=DTYPES[dtype], device=device, progress=progress, mapper=mapper
+            )
+    except (KeyboardInterrupt, Interrupted):
+        raise Interrupted(f"stopped: {out} is not written; rerun to start again") from None
     failed = [name for name, certificate in certificates.items() if not certificate["passed"]]
     passed = f", {len(certificates) - len(failed)} certificates passed" if certificates else ""
     shown.print(f"{out}: {len(checkpoint.sites)} sites{passed}, {out.stat().st_size / 1e6:.1f} MB", highlight=False)
