@@ -86,7 +86,7 @@ def watched_training(watch: Watch) -> Iterator[None]:
     from ontogeny.lab import run as run_module
     from ontogeny.training import train as train_module
 
-    plain_train, plain_save = train_module.train, train_module._save
+    plain_train, plain_save = train_module.train, train_module.save_state
 
     def train(model: Any, batches: Any, config: Any, *, evaluate: Any, **options: Any) -> Any:
         def evaluated(model: Any) -> Any:
@@ -109,7 +109,7 @@ def watched_training(watch: Watch) -> Iterator[None]:
         with watch.during(SAVE):
             plain_save(*arguments)
 
-    with patch.object(run_module, "train", train), patch.object(train_module, "_save", save):
+    with patch.object(run_module, "train", train), patch.object(train_module, "save_state", save):
         yield
 
 

@@ -26,7 +26,7 @@ from ontogeny.genome.sites import make_site
 from ontogeny.lab.experiment import Run
 from ontogeny.lab.networks import Lab
 from ontogeny.streams import numpy_stream
-from ontogeny.training.train import History, _load, _save
+from ontogeny.training.train import History, load_state, save_state
 
 KILLS = 200
 STATE, GENOME, RESULT = "state.safetensors", "genome.safetensors", "result.json"
@@ -51,14 +51,14 @@ def child(folder: Path, begun: "children.Watch") -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
     sum(p.sum() for p in model.parameters()).backward()
     optimizer.step()  # the optimiser has its moments
-    number = _load(folder / STATE, model, optimizer).stopped_at if (folder / STATE).exists() else 0
+    number = load_state(folder / STATE, model, optimizer).stopped_at if (folder / STATE).exists() else 0
     while True:
         number += 1
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.fill_(number)
         begun.step.value = number
-        _save(folder / STATE, model, optimizer, History(stopped_at=number))
+        save_state(folder / STATE, model, optimizer, History(stopped_at=number))
         save(genome(number), folder / GENOME)
         write_json(folder / RESULT, {"number": number, "long": [number] * 20_000})
 
@@ -66,7 +66,7 @@ def child(folder: Path, begun: "children.Watch") -> None:
 def read(folder: Path) -> list[int]:
     """The number of every file, each of which must be of one piece."""
     model = Network()
-    state = _load(folder / STATE, model, torch.optim.AdamW(model.parameters())).stopped_at
+    state = load_state(folder / STATE, model, torch.optim.AdamW(model.parameters())).stopped_at
     assert all(bool((p == state).all()) for p in model.parameters()), "a mixed state"
     result = read_json(folder / RESULT)
     assert result["long"] == [result["number"]] * 20_000

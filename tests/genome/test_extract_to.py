@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny import tiny_checkpoint
 
-from ontogeny.errors import CheckpointError, GenomeError, InputError
+from ontogeny.errors import CheckpointError, InputError, StorageError
 from ontogeny.genome import extract as extract_module
 from ontogeny.genome.checkpoint import Checkpoint, open_checkpoint
 from ontogeny.genome.extract import Reading, Recipe, extract, extract_to
@@ -100,7 +100,7 @@ def test_what_stops_it_leaves_nothing(fused: Checkpoint, tmp_path: Path, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
-    with pytest.raises(GenomeError, match="No space left on device"):  # before anything is decomposed
+    with pytest.raises(StorageError, match="No space left on device"):  # before anything is decomposed
         extract_to(tmp_path / "g", fused, Recipe(2), progress=no_start)
     assert list(tmp_path.iterdir()) == []
 
@@ -112,7 +112,7 @@ def no_start(items: Any, total: int) -> Any:
 def test_what_cant_be_done_is_refused_at_once(fused: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="rank 33: expected 1 to 32"):
         extract_to(tmp_path / "g", fused, Recipe(33), progress=no_start)
-    with pytest.raises(GenomeError, match="can't be written"):
+    with pytest.raises(StorageError, match="can't be written"):
         extract_to(tmp_path / "no" / "g", fused, Recipe(2), progress=no_start)
     save_file({"a": torch.ones(4, 4), "b": torch.ones(4, 4, dtype=torch.int8)}, tmp_path / "w.safetensors")
     with pytest.raises(CheckpointError, match="tensor b is stored as I8"):

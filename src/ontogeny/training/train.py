@@ -206,7 +206,10 @@ def patience_over(losses: list[float], patience: int) -> bool:
 
 @contextmanager
 def graceful() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM are noted in the list that is yielded, and end nothing by themselves."""
+    """SIGINT and SIGTERM are noted in the list that is yielded, and end nothing by themselves.
+
+    One that came after the last look at the list goes to whoever handled signals before.
+    """
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -222,6 +225,8 @@ def graceful() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if received:
+        signal.raise_signal(received[-1])
 
 
 def save_state(path: Path, model: nn.Module, optimizer: Optimizer, history: History) -> None:
