@@ -29,6 +29,8 @@ UsageError: Any = typer.BadParameter.__base__  # of Typer's own copy of click, o
 def main() -> None:
     """Run the command line. A mistake in what was given is one line on standard error and exit status 2."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # to end as an interrupt from the keyboard does
+    if os.environ.get("WORLD_SIZE", "1") != "1" and sys.argv[1:2] != ["run"]:
+        _fail(f"accelerate launch: expected ontogeny run, found {' '.join(sys.argv[1:2])}; run it without", 2)
     try:
         status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except UsageError as error:
@@ -59,15 +61,11 @@ def _version(value: bool) -> bool:
 
 @app.callback()
 def _options(
-    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
     ] = False,
 ) -> None:
-    if os.environ.get("WORLD_SIZE", "1") != "1" and context.invoked_subcommand != "run":
-        raise InputError(
-            f"accelerate launch: expected ontogeny run, found {context.invoked_subcommand}; run it without"
-        )
+    pass
 
 
 @app.command()

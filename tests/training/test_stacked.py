@@ -108,4 +108,4 @@ def test_an_interrupted_stack_goes_on(build: Build, tmp_path: Path) -> None:  # 
 def test_bf16(build: Build, tmp_path: Path) -> None:  # noqa: F811
     members = [member(build("dense"), tmp_path / str(i), r, precision="bf16") for i, r in enumerate(RATES[:2])]
     for history, rates in zip(train_stack(members), RATES, strict=False):
-        assert history.losses == pytest.approx(alone(build("dense"), rates, precision="bf16").losses, rel=1e-2)
+        assert history.losses == pytest.approx(alone(build("dense"), rates, precision="bf16").losses, rel=3e-2)
