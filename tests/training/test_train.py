@@ -28,13 +28,7 @@ from ontogeny.model.fast import next_token_loss
 from ontogeny.model.initialise import donor_embeddings
 from ontogeny.model.layers import MaskedLinear
 from ontogeny.streams import stream
-from ontogeny.training.train import (
-    History,
-    TrainConfig,
-    evaluation_loss,
-    learning_rate_scale,
-    train,
-)
+from ontogeny.training.train import History, TrainConfig, evaluation_loss, learning_rate_scale, train
 
 
 def batches(step: int) -> Tensor:
