@@ -1,4 +1,4 @@
-"""Markdown blocks: filled from a store, the author's words untouched, and the repository's own pages up to date."""
+"""Markdown blocks: filled from a store, the author's words untouched."""
 
 from pathlib import Path
 
@@ -12,9 +12,6 @@ from ontogeny.lab.report.figures import Drawing
 from ontogeny.lab.report.markdown import fill
 from ontogeny.lab.report.sections import read_sections
 from ontogeny.lab.store import Store, open_store
-
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = sorted((ROOT / "docs" / "results").glob("*.jsonl"))
 
 
 @pytest.fixture(scope="module")
@@ -112,16 +109,3 @@ def test_blocks_that_nothing_fills(store: Store, tmp_path: Path, what: str, expe
     page.write_text(f"<!-- ontogeny: {what} -->\nkept\n<!-- ontogeny end -->\n")
     assert expected in refused("report", "--store", store.root, "--out", page)
     assert "kept" in page.read_text()
-
-
-def test_the_repositorys_pages_are_what_its_results_give(tmp_path: Path) -> None:
-    for file in RESULTS:
-        assert command("store", "import", file, "--store", tmp_path).status == 0
-    store = open_store(tmp_path)
-    sections = [section for group in read_sections(store).values() for section in group]
-    findings = store_findings(store)
-    for page in (ROOT / "README.md", ROOT / "docs" / "findings.md"):
-        text = page.read_text(encoding="utf-8")
-        again, figures = fill(text, sections, findings, f"{page.stem}-files")
-        assert again == text, f"{page.name} is not what docs/results give: run make findings"
-        assert all((page.parent / f"{page.stem}-files" / name).exists() for name in figures)
