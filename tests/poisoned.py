@@ -29,7 +29,8 @@ def entries(content: bytes) -> Iterator[tuple[str, int]]:
 def check_every_entry(directory: Path, values: int) -> tuple[int, int, float]:
     """So many bad values in turn at each entry, each named within a second: tensors, cases, the slowest in seconds."""
     path = directory / "model.safetensors"
-    content, checkpoint, slowest, named, cases = path.read_bytes(), open_checkpoint(directory), 0.0, set(), 0
+    content, checkpoint, slowest, cases = path.read_bytes(), open_checkpoint(directory), 0.0, 0
+    named: set[str] = set()
     checkpoint.check()
     for number, (tensor, offset) in enumerate(entries(content)):
         for value in range(number, number + values):

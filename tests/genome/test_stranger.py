@@ -25,7 +25,14 @@ from ontogeny.training.text import load_tokenizer
 
 WEIGHTS, CONFIG, INDEX = "model.safetensors", "config.json", "model.safetensors.index.json"
 unpickled: list[str] = []
-sys.addaudithook(lambda event, arguments: unpickled.append(event) if event == "pickle.find_class" else None)
+
+
+def hear(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "pickle.find_class":
+        unpickled.append(event)
+
+
+sys.addaudithook(hear)
 
 
 class Opened:
