@@ -56,8 +56,8 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], nn.Module
 
     def build(arm: str) -> nn.Module:
         model: nn.Module = tiny_model("llama")
-        if arm in ("subspace", "mask"):
-            constrain(model, extract(donor, Recipe(rank="50%") if arm == "subspace" else Recipe(density="30%")))
+        if arm in ("subspace", "muon", "mask"):
+            constrain(model, extract(donor, Recipe(density="30%") if arm == "mask" else Recipe(rank="50%")))
         return donor_embeddings(model, donor, trainable=False) if arm == "frozen" else model
 
     return build
@@ -193,7 +193,6 @@ def test_evaluation_loss_is_the_mean_over_windows(build: Callable[[str], nn.Modu
 
 
 RESUMABLE = TrainConfig(12, 1e-2, 2e-2, evaluate_at=tuple(range(13)), weight_decay=0.1)
-WITH_MUON = replace(RESUMABLE, optimizer="muon")
 
 
 def terminate_at(*steps: int) -> Callable[[int], None]:
@@ -221,13 +220,10 @@ def finish(model: nn.Module, config: TrainConfig, directory: Path) -> History:
     return run(model, config, directory=directory)
 
 
-@pytest.mark.parametrize(
-    ("arm", "config"), [*((arm, RESUMABLE) for arm in ARMS), ("subspace", WITH_MUON)], ids=[*ARMS, "muon"]
-)
-def test_an_interrupted_run_goes_on_to_the_bit(
-    build: Callable[[str], nn.Module], arm: str, config: TrainConfig, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("arm", [*ARMS, "muon"])
+def test_an_interrupted_run_goes_on_to_the_bit(build: Callable[[str], nn.Module], arm: str, tmp_path: Path) -> None:
     """Weights, optimiser state and losses; terminated twice, each time in a fresh model."""
+    config = replace(RESUMABLE, optimizer="muon" if arm == "muon" else "adamw")
     whole = build(arm)
     expected = finish(whole, config, tmp_path / "whole")
     assert expected.stop_reason == "finished"
@@ -247,11 +243,8 @@ def test_an_interrupted_run_goes_on_to_the_bit(
     one, other = state_of(tmp_path / "whole"), state_of(tmp_path / "parts")
     assert one.keys() == other.keys()
     assert all(torch.equal(one[key], other[key]) for key in one)
-    trained = [p for p in whole.parameters() if p.requires_grad]
-    muon = sum(key.endswith("momentum_buffer") for key in one)
-    assert muon == (14 if config.optimizer == "muon" else 0)
-    assert len(one) == 4 * len(trained) - 2 * muon  # value, step, two moments; or value and momentum
-    assert sum(one[key].numel() for key in one if key.endswith("exp_avg_sq")) <= sum(p.numel() for p in trained)
+    trained, muon = sum(p.requires_grad for p in whole.parameters()), 14 if arm == "muon" else 0
+    assert len(one) == 4 * trained - 2 * muon  # value, step, two moments; or value and momentum
 
 
 KILLED = """
