@@ -86,7 +86,7 @@ def test_tuning_uses_replicate_0_alone(store: Store) -> None:
 
 def test_a_rerun_runs_nothing(store: Store, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     times = {path: path.stat().st_mtime_ns for path in store.root.rglob("*.json") if "tokenizer" not in path.name}
-    monkeypatch.setattr(conduct_module, "run", None)
+    monkeypatch.setattr(conduct_module, "run_stack", None)
     monkeypatch.setattr(conduct_module, "train_donor", None)
     run_experiment("convergence", "smoke", store.root, smoke.SETTINGS, text=[text_of(store)], engine="processes")
     assert {path: path.stat().st_mtime_ns for path in times} == times
@@ -112,7 +112,7 @@ def test_only_what_is_missing_is_run(store: Store, monkeypatch: pytest.MonkeyPat
         return {"id": recipe.id, "index": recipe.index, "loss": loss, "references": {"unigram": 5.8}, "recipe": {}}
 
     plan = prepare("convergence", scale("smoke", smoke.SETTINGS), open_store(tmp_path), text=[text_of(store)])
-    monkeypatch.setattr(conduct_module, "run", pretend)
+    monkeypatch.setattr(conduct_module, "run_stack", lambda stack, lab: [pretend(one, lab) for one in stack])
     monkeypatch.setattr(conduct_module, "train_donor", ignorant)
     monkeypatch.setattr(conduct_module, "measure_overlap", lambda task, lab: None)
     shown: list[tuple[str, int, int]] = []
