@@ -17,13 +17,16 @@ from ontogeny.benchmarks.training import (
     DENSE,
     Free,
     Shape,
+    adapted,
     body_flops,
     dense,
     free,
+    kept_bytes,
     low,
     ours,
     parametrized,
     training_step,
+    transformers_loss,
 )
 from ontogeny.errors import InputError
 from ontogeny.genome.checkpoint import open_checkpoint
@@ -57,7 +60,6 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extraction, "CONFIG", CONFIG)
     monkeypatch.setattr(training, "SHAPES", (TINY,))
     monkeypatch.setattr(training, "LENGTH", 8)
-    monkeypatch.setattr(training, "SECONDS", 0.0)
     monkeypatch.setattr(optimisers, "MASKED", (TINY,))
     monkeypatch.setattr(optimisers, "CORES", 3)
     monkeypatch.setattr(optimisers, "CORE", 4)
@@ -137,14 +139,31 @@ def test_parametrize_is_the_same_model() -> None:
     assert trained[0] == trained[1]
 
 
-@pytest.mark.parametrize("make", [dense, ours, low, parametrized, free])
+@pytest.mark.parametrize("make", [dense, ours, low, adapted, parametrized, free])
 def test_a_step_trains_every_parameter(make: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "LENGTH", 8)
     model = make(TINY)  # type: ignore[operator]
     before = [p.detach().clone() for p in model.parameters()]
     training_step(model, 2, torch.float32)()
-    assert all(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
-    assert any(isinstance(m, SubspaceLinear) for m in model.modules()) == (make is ours)
+    for old, new in zip(before, model.parameters(), strict=True):
+        assert torch.equal(old, new) != new.requires_grad
+    assert any(isinstance(m, SubspaceLinear) for m in model.modules()) == (make in (ours, adapted))
+
+
+def test_what_is_kept_is_counted_once_and_without_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "LENGTH", 8)
+
+    def loss(model: torch.nn.Module, windows: torch.Tensor) -> torch.Tensor:
+        y = model(windows.float()).tanh()
+        return (y * y[:, :1]).sum()  # y and a view of it
+
+    assert kept_bytes(torch.nn.Linear(9, 3), 5, loss) == 4 * 5 * (9 + 3)
+
+
+def test_the_bench_compares_with_what_transformers_computes() -> None:
+    windows = torch.arange(18).reshape(2, 9)
+    losses = [loss(dense(TINY), windows).item() for loss in (next_token_loss, transformers_loss)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
 @pytest.mark.parametrize("d_out", [3, 5, 9])

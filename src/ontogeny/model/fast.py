@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ontogeny.model.layers import SubspaceLinear
 
 LLAMAS = ("llama", "mistral", "qwen2", "qwen3")  # the model types whose modules ``_llama`` knows
-ENTRIES = {"cpu": 2**18}  # of what is computed part by part, at a time: as many as stay in the cache
+ENTRIES = {"cpu": 2**20}  # of what is computed part by part, at a time: as many as stay in the cache
 MANY_ENTRIES = 2**27  # on an accelerator
 
 
