@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 ABSURD: tuple[Any, ...] = (
@@ -40,19 +41,19 @@ def json_changed(value: Any, rng: random.Random) -> Any:
     for _ in range(rng.randint(1, 3)):
         holders = list(_holders(value))
         if not holders:
-            return rng.choice(ABSURD)
+            return deepcopy(rng.choice(ABSURD))
         holder, key = rng.choice(holders)
         match rng.randrange(6):
             case 0 | 1 | 2:
-                holder[key] = rng.choice(ABSURD)
+                holder[key] = deepcopy(rng.choice(ABSURD))  # what is changed next must not be the list itself
             case 3:
                 del holder[key]
             case 4:
                 holder[key] = _nudged(holder[key], rng)
             case 5 if isinstance(holder, dict):
-                holder[rng.choice([str(word) for word in ABSURD[20:30]])] = holder[key]
+                holder[rng.choice([str(word) for word in ABSURD[20:30]])] = deepcopy(holder[key])
             case 5:
-                holder.append(holder[key])
+                holder.append(deepcopy(holder[key]))
     return value
 
 

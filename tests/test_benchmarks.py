@@ -155,7 +155,8 @@ def test_what_is_kept_is_counted_once_and_without_parameters(monkeypatch: pytest
 
     def loss(model: torch.nn.Module, windows: torch.Tensor) -> torch.Tensor:
         y = model(windows.float()).tanh()
-        return (y * y[:, :1]).sum()  # y and a view of it
+        total: torch.Tensor = (y * y[:, :1]).sum()  # y and a view of it
+        return total
 
     assert kept_bytes(torch.nn.Linear(9, 3), 5, loss) == 4 * 5 * (9 + 3)
 

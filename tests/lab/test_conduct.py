@@ -101,18 +101,19 @@ def test_only_what_is_missing_is_run(store: Store, monkeypatch: pytest.MonkeyPat
 
     begun: list[str] = []
 
-    def pretend(run: Any, lab: Lab) -> None:
-        if lab.store.result(run.id, run.replicate) is None:
-            begun.append(run.arm.name)
-            loss = abs(run.rates.body - 1e-2) + abs(run.rates.rest - 3e-2)
-            write_json(lab.store.run_directory(run.id, run.replicate) / "result.json", {"final": loss})
+    def pretend(stack: tuple[Any, ...], lab: Lab) -> None:
+        for run in stack:
+            if lab.store.result(run.id, run.replicate) is None:
+                begun.append(run.arm.name)
+                loss = abs(run.rates.body - 1e-2) + abs(run.rates.rest - 3e-2)
+                write_json(lab.store.run_directory(run.id, run.replicate) / "result.json", {"final": loss})
 
     def ignorant(recipe: DonorRecipe, lab: Lab) -> dict[str, Any]:
         loss = 5.9 if recipe.index == 2 else 5.7
         return {"id": recipe.id, "index": recipe.index, "loss": loss, "references": {"unigram": 5.8}, "recipe": {}}
 
     plan = prepare("convergence", scale("smoke", smoke.SETTINGS), open_store(tmp_path), text=[text_of(store)])
-    monkeypatch.setattr(conduct_module, "run_stack", lambda stack, lab: [pretend(one, lab) for one in stack])
+    monkeypatch.setattr(conduct_module, "run_stack", pretend)
     monkeypatch.setattr(conduct_module, "train_donor", ignorant)
     monkeypatch.setattr(conduct_module, "measure_overlap", lambda task, lab: None)
     shown: list[tuple[str, int, int]] = []

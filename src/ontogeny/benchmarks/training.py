@@ -124,7 +124,10 @@ def _ceiling(shape: Shape, seconds: Mapping[str, float], at: str) -> Iterator[En
 def _memory(shape: Shape, at: str) -> Entry:
     """What is kept from the forward pass for the backward pass."""
     kept = {name: kept_bytes(make(shape), shape.batch, loss) for name, (make, loss) in MODELS.items()}
-    mine, peers = kept["ours"], {name: float(kept[name]) for name in (DENSE, STOCK, LOW_RANK, PARAMETRIZE, ADAPTERS)}
+    mine, peers = (
+        float(kept["ours"]),
+        {name: float(kept[name]) for name in (DENSE, STOCK, LOW_RANK, PARAMETRIZE, ADAPTERS)},
+    )
     goal = "≤ 50 % of dense" if shape.d >= 576 else None
     met = mine <= 0.5 * peers[DENSE] if goal else None
     return Entry(f"activation memory, {at}", mine, "bytes", peers, peers[DENSE] / mine, target=goal, met=met)
