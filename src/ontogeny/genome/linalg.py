@@ -136,7 +136,7 @@ def _by_batch(weights: Sequence[Tensor], start: int, stop: int) -> list[Decompos
             raise np.linalg.LinAlgError("an entry is not finite")
         values, vectors = torch.linalg.eigh(A @ A.mT)
         pairs = _pair(A, vectors.flip(-1)[..., start:stop].contiguous(), torch)
-    except (np.linalg.LinAlgError, torch.linalg.LinAlgError):  # one of them spoils the stack
+    except (np.linalg.LinAlgError, torch.linalg.LinAlgError):  # type: ignore[attr-defined]  # one of them spoils the stack
         return [None] if len(weights) == 1 else [_by_batch([W], start, stop)[0] for W in weights]
     parts = zip(*(part.cpu().numpy() for part in pairs), strict=True)
     return [
