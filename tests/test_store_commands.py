@@ -128,7 +128,7 @@ def test_watch_ends_when_nothing_is_missing(store: Store, monkeypatch: pytest.Mo
     take_one_away(store, monkeypatch)
     watched = command("status", "--store", store.root, "--watch").out
     *_, last = watched.splitlines()
-    assert last == "symmetry, smoke: 4 done, 0 running, 0 failed, 0 missing"
+    assert last == "symmetry, smoke: 4 done, 0 running, 0 interrupted, 0 failed, 0 missing"
     assert watched.count("symmetry") == 2, "the table, and a line for what changed"
 
 
