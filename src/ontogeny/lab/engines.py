@@ -192,6 +192,7 @@ def _map_on_ray(
                 begun += 1
             done, _ = ray.wait(list(running), timeout=0.5)
             if stopping:
+                stopping.clear()  # acted on: nobody else is told
                 raise Interrupted(STOPPED)
             for reference in done:
                 yield running.pop(reference), _result(reference)
