@@ -41,8 +41,11 @@ def test_verify(store: Store) -> None:
     assert command("store", "verify", "--store", store.root).status == 0
 
 
-def test_gc(store: Store) -> None:
+def test_gc(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     next(store.root.glob("experiments/symmetry-*.json")).unlink()
+    monkeypatch.chdir(store.root.parent)
+    assert "4 would be removed" in command("store", "gc", "--store", "store", "--dry-run").out
+    assert command("store", "verify", "--store", "store").status == 0
     listed = command("store", "gc", "--store", store.root, "--dry-run")
     assert "4 would be removed" in listed.out
     done = command("store", "gc", "--store", store.root)

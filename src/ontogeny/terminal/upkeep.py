@@ -49,7 +49,7 @@ def collect_garbage(root: Path, *, dry_run: bool) -> None:
         if not dry_run:
             remove(store, paths)
     for path in paths:
-        print(path.relative_to(root))
+        print(path.relative_to(store.root))
     verb = "would be removed" if dry_run else "removed"
     print(f"{root}: {len(paths)} {verb}, {in_bytes(freed)} freed")
 
