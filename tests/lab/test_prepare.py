@@ -16,7 +16,7 @@ from ontogeny.genome.checkpoint import _warn_if_known_bad, open_checkpoint, spli
 from ontogeny.lab.donors import given_donor
 from ontogeny.lab.experiments import EXPERIMENTS
 from ontogeny.lab.families import characters, read_given
-from ontogeny.lab.prepare import find_experiment, find_scale, find_variants, outline, prepare
+from ontogeny.lab.prepare import check_sharded, find_experiment, find_scale, find_variants, outline, prepare
 from ontogeny.lab.scales import Variant, scale
 from ontogeny.lab.store import Store, open_store
 from ontogeny.training.text import open_tokens
@@ -54,6 +54,16 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     for directory in directories:
         smoke.write_tokenizer(directory, tiny.VOCABULARY)
     return [str(directory) for directory in directories]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "why"),
+    [("stage2", (), "is distilled"), ("development", (), "develops"), ("convergence", ("optimizer=muon",), "is muon")],
+)
+def test_what_networks_spread_over_processes_can_not_do(name: str, settings: tuple[str, ...], why: str) -> None:
+    check_sharded(outline("convergence", SMOKE, (), "primary"))
+    with pytest.raises(InputError, match=f"--use_fsdp: .*{why}.* run it without"):
+        check_sharded(outline(name, find_scale(name, "smoke", settings), (), "primary"))
 
 
 def test_a_plan_is_declared_before_anything_runs(store: Store, text: str) -> None:

@@ -143,6 +143,7 @@ def test_gradients_by_finite_differences_and_outputs_by_weight(kind: str) -> Non
     x = normal(2, 3, 4).requires_grad_()
     assert torch.autograd.gradcheck(call, (x, *layer.parameters()))
     torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))  # type: ignore[arg-type]
+    assert layer.shape == layer.weight.shape == (5, 4)
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -322,6 +323,7 @@ def test_fused_rows_lie_as_stored(interleaved: bool, transposed: bool) -> None:
         W[index], b[index] = parts[name].weight.detach(), parts[name].bias.detach()  # type: ignore[operator]
     x = normal(3, 6)
     assert torch.equal(fused.weight, W)
+    assert fused.shape == (8, 6)
     assert fused.bias is not None
     assert torch.equal(fused.bias, b)
     torch.testing.assert_close(fused(x), F.linear(x, W, b))

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -57,9 +58,10 @@ def _upkeep(store: Store, folder: Path, runs: int) -> Iterator[Entry]:
         "status": lambda: show_status(store.root, watch=False),
         "store gc": lambda: collect_garbage(store.root, dry_run=False),
         "store export to JSON lines": lambda: export_store(store.root, folder / "a.jsonl"),
-        "store export to Parquet": lambda: export_store(store.root, folder / "a.parquet"),
         "store import": lambda: import_store(folder / "a.jsonl", folder / "again"),
     }
+    if find_spec("pyarrow"):
+        steps["store export to Parquet"] = lambda: export_store(store.root, folder / "a.parquet")
     for name, step in steps.items():
         with redirect_stdout(StringIO()):
             taken = seconds(step)

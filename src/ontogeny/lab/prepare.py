@@ -17,6 +17,7 @@ from ontogeny.lab.families import make_family, outline_family, read_given
 from ontogeny.lab.networks import Lab
 from ontogeny.lab.scales import Scale, Variant, scale
 from ontogeny.lab.store import Store
+from ontogeny.training import together
 
 AllRates = Mapping[str, Mapping[str, Rates]]  # embeddings -> arm -> rates
 
@@ -84,10 +85,21 @@ def prepare(
         table=table,
         rates=rates,
     )
+    if together.sharding():
+        check_sharded(experiment)
     store.declare(plain(experiment))
     recipes = {recipe.id: recipe for family in families.values() for recipe in family.recipes}
     paths = {donor: path.absolute() for family in families.values() for donor, path in family.paths.items()}
     return Plan(experiment, Lab(store, paths), tuple(recipes.values()))
+
+
+def check_sharded(experiment: Experiment) -> None:
+    """InputError for what reads whole parameters on the way, which networks spread over processes don't have."""
+    whole = [f"arm {arm.name} is distilled" for arm in experiment.arms if arm.teacher]
+    whole += [f"arm {arm.name} develops" for arm in experiment.arms if arm.develop is not None]
+    whole += ["optimizer is muon" for setting in experiment.all_settings().values() if setting.optimizer == "muon"]
+    if whole:
+        raise InputError(f"accelerate launch --use_fsdp: {whole[0]}, which needs whole networks; run it without")
 
 
 def outline(

@@ -233,10 +233,10 @@ def model_places(model: nn.Module) -> list[Place]:
 
     def shape_of(name: str) -> tuple[int, ...] | None:
         module = modules.get(name)
-        if module is None or not hasattr(module, "weight"):
-            return None
-        shape = tuple(module.weight.shape)
-        return shape[::-1] if isinstance(module, Constrained) and module.transposed else shape
+        if isinstance(module, Constrained):
+            return module.shape[::-1] if module.transposed else module.shape
+        weight = getattr(module, "weight", None)
+        return None if weight is None else tuple(weight.shape)
 
     return places(model.config.to_dict(), shape_of)  # type: ignore[operator, union-attr]
 

@@ -23,7 +23,8 @@ def next_token_loss(model: nn.Module, windows: Int[Tensor, "size length_plus_1"]
     """Mean cross-entropy (nats a token) of predicting each window's tokens from the ones before."""
     ids, targets = windows[:, :-1], windows[:, 1:].flatten()
     head = model.get_output_embeddings()  # type: ignore[operator]
-    if head.bias is not None:  # of no architecture of the table
+    spread = hasattr(model, "unshard")  # FSDP2: a parameter is whole only while the module that has it is called
+    if spread or head.bias is not None:  # a bias: of no architecture of the table
         return F.cross_entropy(model(input_ids=ids, use_cache=False).logits.flatten(0, 1).float(), targets)
     return head_loss(hidden_states(model, ids).flatten(0, 1), head.weight, targets)
 

@@ -24,6 +24,11 @@ class Constrained(nn.Module):
     def weight(self) -> Float[Tensor, "d_out d_in"]:
         raise NotImplementedError
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(d_out, d_in), without making the weight."""
+        raise NotImplementedError
+
     @torch.no_grad()
     def plain(self) -> nn.Module:
         """An unconstrained layer with the same weight and bias."""
@@ -106,6 +111,10 @@ class SubspaceLinear(Constrained):
     def weight(self) -> Float[Tensor, "d_out d_in"]:
         return self.U @ self.core_matrix @ self.V.T
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.U), len(self.V)
+
     def projection(self, W: Float[Tensor, "d_out d_in"]) -> Float[Tensor, "k k"] | Float[Tensor, " k"]:
         """The core, float64, of the weight nearest to W in Frobenius norm: Uᵀ W V, or its diagonal."""
         C = self.U.double().T @ W.to(self.U.device).double() @ self.V.double()
@@ -179,6 +188,11 @@ class OneSidedLinear(Constrained):
         left, right = self._factors()
         return left @ right
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        left, right = self._factors()
+        return left.shape[0], right.shape[1]
+
     @torch.no_grad()
     def project_(self, W: Float[Tensor, "d_out d_in"]) -> None:
         """Move to the nearest weight to W in Frobenius norm: A = Uᵀ W or W V."""
@@ -202,6 +216,10 @@ class LowRankLinear(Constrained):
     @property
     def weight(self) -> Float[Tensor, "d_out d_in"]:
         return self.A @ self.B.T
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.A), len(self.B)
 
 
 class MaskedLinear(Constrained):
@@ -234,6 +252,10 @@ class MaskedLinear(Constrained):
         zeros = self.kept.new_zeros(self.keep.numel())
         return zeros.index_copy_(0, self.places, self.kept).view(self.keep.shape)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.keep.shape[0], self.keep.shape[1]
+
     @torch.no_grad()
     def project_(self, W: Float[Tensor, "d_out d_in"]) -> None:
         """Move to the nearest weight to W in Frobenius norm: W where kept."""
@@ -265,6 +287,11 @@ class FusedLinear(Constrained):
     @property
     def weight(self) -> Float[Tensor, "d_out d_in"]:
         return self._stored([part.weight for part in self.parts.values()])  # type: ignore[misc]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        shapes = [p.shape if isinstance(p, Constrained) else p.weight.shape for p in self.parts.values()]
+        return sum(d_out for d_out, _ in shapes), shapes[0][1]  # type: ignore[misc, union-attr, return-value]
 
     @property
     def bias(self) -> Tensor | None:  # type: ignore[override]

@@ -2,8 +2,10 @@
 
 Process 0 alone decides what is run and writes the store. The others wait until it calls them, build the same network
 from the same files, and take their part of every batch. What decides how the loop goes on is agreed on by all.
+Sharded (FSDP2), each process holds a part of every parameter, its gradient and its optimiser state, too.
 """
 
+import copy
 import functools
 import os
 import warnings
@@ -28,6 +30,11 @@ def count() -> int:
 def leads() -> bool:
     """Whether this is process 0; with several, once all are connected."""
     return count() == 1 or (_connected() is not None and os.environ["RANK"] == "0")
+
+
+def sharding() -> bool:
+    """Whether networks are spread over the processes: ``accelerate launch --use_fsdp`` says it so."""
+    return count() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
 def accelerator() -> Any:
@@ -109,6 +116,52 @@ def own_part(batch: Any) -> Any:
         )
     rank = int(os.environ["RANK"])
     return slice_tensors(batch, slice(rank * rows, (rank + 1) * rows))
+
+
+def sharded(model: nn.Module) -> nn.Module:
+    """The model itself; where networks are spread, a copy of it of which each process holds a part.
+
+    Blocks are gathered one at a time, each when it is called, and the rest when the model is. Bases of subspaces and
+    places of masks are whole everywhere.
+    """
+    if not sharding():
+        return model
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(accelerator().device.type, (count(),))
+    spread = copy.deepcopy(model)
+    for part in (*_blocks(spread), spread):
+        fully_shard(part, mesh=mesh, reshard_after_forward=True)
+    return spread
+
+
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The outermost entries of lists of modules: a transformer's layers."""
+    for child in module.children():
+        yield from child if isinstance(child, nn.ModuleList) else _blocks(child)
+
+
+@torch.no_grad()
+def gather(spread: nn.Module, model: nn.Module) -> None:
+    """Give the model what its spread copy has become."""
+    if spread is not model:
+        for part, parameter in zip(spread.parameters(), model.parameters(), strict=True):
+            parameter.copy_(whole(part))
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor, in main memory if it is spread; then all processes have to ask for it."""
+    return tensor.full_tensor().cpu() if hasattr(tensor, "full_tensor") else tensor
+
+
+def part_of(tensor: Tensor, like: Tensor) -> Tensor:
+    """On the device of ``like``, and spread as it is where they have one shape."""
+    if not hasattr(like, "device_mesh") or tensor.shape != like.shape:
+        return tensor.to(like.device)
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor, like.device_mesh, like.placements)
 
 
 class Objective(nn.Module):

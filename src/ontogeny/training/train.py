@@ -147,10 +147,13 @@ def train(
     """
     from accelerate.utils import send_to_device
 
-    accelerator = together.accelerator()
+    accelerator, whole = together.accelerator(), model
+    model = together.sharded(whole)
     optimizer = make_optimizer(model, config)
     enforce_masks(model, optimizer)
-    objective, optimizer = accelerator.prepare(together.Objective(model, loss), optimizer)
+    objective: nn.Module = together.Objective(model, loss)
+    if model is whole:
+        objective, optimizer = accelerator.prepare(objective, optimizer)
     state = directory / STATE if directory else None
     history = load_state(state, model, optimizer) if state and state.exists() else History()
     started, saved = time.monotonic() - history.seconds, time.monotonic()
@@ -189,12 +192,12 @@ def train(
             ended = save_at_end and step + 1 == config.steps
             stop, due = together.anywhere(bool(stopping), ended or time.monotonic() - saved > save_every)
             if state and (stop or due):
-                if accelerator.is_main_process:
-                    save_state(state, model, optimizer, history)
+                save_state(state, model, optimizer, history)
                 accelerator.wait_for_everyone()
                 saved = time.monotonic()
             if stop:
                 raise Interrupted(f"stopped after step {step + 1} of {config.steps}")
+    together.gather(model, whole)
     history.stop_reason = history.stop_reason or "finished"
     return history
 
@@ -230,13 +233,18 @@ def graceful() -> Iterator[list[int]]:
 
 
 def save_state(path: Path, model: nn.Module, optimizer: Optimizer, history: History) -> None:
-    """Trainable parameters, what lives, optimiser state and history in one safetensors file, replaced atomically."""
+    """Trainable parameters, what lives, optimiser state and history in one safetensors file, replaced atomically.
+
+    All processes have to call it where networks are spread over them; process 0 writes.
+    """
     tensors = {f"state/{name}": buffer.contiguous() for name, buffer in development_state(model)}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            tensors[f"parameter/{name}"] = parameter.detach().contiguous()
+            tensors[f"parameter/{name}"] = together.whole(parameter.detach()).contiguous()
             for key, value in optimizer.state[parameter].items():
-                tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(value).contiguous()
+                tensors[f"optimizer/{name}/{key}"] = together.whole(torch.as_tensor(value)).contiguous()
+    if not together.leads():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"history": json.dumps(vars(history))})
@@ -248,11 +256,11 @@ def load_state(path: Path, model: nn.Module, optimizer: Optimizer) -> History:
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
                 continue
-            parameter.copy_(file.get_tensor(f"parameter/{name}"))
+            parameter.copy_(together.part_of(file.get_tensor(f"parameter/{name}"), parameter))
             prefix = f"optimizer/{name}/"
             names = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118  (safe_open is no mapping)
             state = {key.removeprefix(prefix): file.get_tensor(key) for key in names}
-            optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
+            optimizer.state[parameter] = {key: together.part_of(value, parameter) for key, value in state.items()}
         for name, buffer in development_state(model):
             buffer.copy_(file.get_tensor(f"state/{name}"))
         return History(**json.loads(file.metadata()["history"]))
