@@ -1,21 +1,40 @@
-"""Shape annotations are checked while tests run; property tests are deterministic."""
+"""Shape annotations are checked in tests of the parts that have them; property tests are deterministic."""
 
+import os
+import sys
 from pathlib import Path
 
+import jaxtyping
 import pytest
-import scipy.linalg  # noqa: F401  (its BLAS must be there to be limited)
-import torch
 from hypothesis import settings
-from jaxtyping import install_import_hook
-from threadpoolctl import threadpool_limits
 
-hook = install_import_hook("ontogeny", "beartype.beartype")
+CHECKED = ("genome", "model", "training")  # elsewhere checks would take as long as what they check
+hook = jaxtyping.install_import_hook([f"ontogeny.{room}" for room in CHECKED], "beartype.beartype")
 settings.register_profile("ontogeny", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("ontogeny")
-torch.set_num_threads(1)
-threadpool_limits(1)  # two BLAS threads on a busy core cost twenty times what one does
+os.fsync = lambda descriptor: None  # no test outlives a loss of power
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the many processes that tests start would compile everything anew
+sys.dont_write_bytecode = False
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One thread, in a process that runs tests: two BLAS threads on a busy core cost twenty times what one does."""
+    if config.getoption("numprocesses") and not hasattr(config, "workerinput"):
+        return  # it only hands tests out
+    import scipy.linalg  # noqa: F401  (its BLAS must be there to be limited)
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture: whether shapes are checked."""
+    jaxtyping.config.update("jaxtyping_disable", item.path.parent.name not in CHECKED)
 
 
 @pytest.fixture(scope="session")

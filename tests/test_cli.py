@@ -14,6 +14,7 @@ import smoke
 import tiny
 import torch
 from command_line import Answer, command
+from reported import sketches
 from safetensors.torch import load_file, save_file
 
 import ontogeny
@@ -326,7 +327,8 @@ def test_report_from_an_import_is_the_report(store: Store, tmp_path: Path) -> No
     pages = []
     for root, name in ((store.root, "one"), (again, "two")):
         (tmp_path / name).mkdir()
-        answer = command("report", "--store", root, "--out", tmp_path / name / "report.html")
+        with sketches():
+            answer = command("report", "--store", root, "--out", tmp_path / name / "report.html")
         assert (answer.status, answer.error) == (0, "")
         assert "report.html" in answer.out
         pages.append((tmp_path / name / "report.html").read_text())

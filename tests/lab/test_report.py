@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from reported import Page, check_stands_alone, csv_of, table_rows
+from reported import Page, check_stands_alone, csv_of, sketches, table_rows
 
 from ontogeny.benchmarks.made_up import NAME, REFERENCES, conduct, declared
 from ontogeny.errors import InputError
@@ -161,7 +161,8 @@ def test_scale_rank_and_steps_are_in_every_figure(full: Full) -> None:
 def test_an_unfinished_experiment_says_what_is_missing(keep: Callable[[Run], bool], tmp_path: Path) -> None:
     store = open_store(tmp_path / "store")
     conduct(declared(), store, keep)
-    write_report(store, tmp_path / "r.html")
+    with sketches():
+        write_report(store, tmp_path / "r.html")
     html = (tmp_path / "r.html").read_text()
     assert "Unfinished: " in html
     assert "missing" in Page(html).text

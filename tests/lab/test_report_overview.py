@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from reported import Page, check_stands_alone, csv_of
+from reported import Page, check_stands_alone, csv_of, sketches
 
 from ontogeny.benchmarks.made_up import conduct, declared, outlined
 from ontogeny.canonical import plain
@@ -38,7 +38,8 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> "Several":
     conduct(declared("demo"), store, few)
     conduct(outlined("rank", "smoke"), store, worth=rank_worth)
     conduct(outlined("sparsity"), store, worth=mask_worth)
-    return store, write_report(store, store.root.parent / "all.html")
+    with sketches():
+        return store, write_report(store, store.root.parent / "all.html")
 
 
 Several = tuple[Store, list[Path]]
@@ -151,7 +152,8 @@ def test_published_numbers_are_the_ledgers() -> None:
 def test_the_gap_by_size_is_that_of_every_width(tmp_path: Path) -> None:
     store, experiment = open_store(tmp_path / "store"), outlined("extraction", "laptop")
     conduct(experiment, store, worth=lambda arm: 0.1 * arm.name.startswith("svd"))
-    rows = csv_of(write_report(store, tmp_path / "r.html"), "-gap-by-size.csv")
+    with sketches():
+        rows = csv_of(write_report(store, tmp_path / "r.html"), "-gap-by-size.csv")
     assert [(row["gap of"].split(",")[0], row["width"]) for row in rows] == [
         (what, width) for what in ("random − svd", "mask-random − magnitude") for width in ("64", "96")
     ]
@@ -162,7 +164,8 @@ def test_a_users_own_experiment_comes_last_and_has_a_page(tmp_path: Path) -> Non
     store = open_store(tmp_path / "store")
     for experiment in (declared("demo"), replace(declared("demo"), name="a mine", title="My own")):
         conduct(experiment, store, lambda run: False)
-    out, *_ = write_report(store, tmp_path / "r.html")
+    with sketches():
+        out, *_ = write_report(store, tmp_path / "r.html")
     assert (tmp_path / "r-a mine-demo.html").exists()
     check_stands_alone(out.parent / "r-a mine-demo.html")
     text = Page(out.read_text()).text
@@ -173,7 +176,8 @@ def test_experiments_that_were_only_declared_have_pages(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store")
     for name in EXPERIMENTS:
         store.declare(plain(outlined(name, "smoke", "full") if name != "convergence" else declared("smoke")))
-    out, *_ = write_report(store, tmp_path / "r.html")
+    with sketches():
+        out, *_ = write_report(store, tmp_path / "r.html")
     titles = [module.TITLE for module in EXPERIMENTS.values()]
     text = Page(out.read_text()).text
     assert sorted(titles, key=text.index) == titles
