@@ -16,7 +16,8 @@ from threadpoolctl import threadpool_limits
 torch.set_num_threads(1)
 threadpool_limits(1)
 os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # for the server that children are forked from
-BLOCK = re.compile(r"(<!-- soak -->\n).*?(<!-- soak end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- soak -->\n)(.*?)(<!-- soak end -->)", re.DOTALL)
+ROW = re.compile(r"^\| .* \| `(.*)` \| \d+ s \|\n", re.MULTILINE)
 found: list[tuple[str, str, str, float]] = []  # promise, figure, test, seconds
 
 Figure = Callable[[str, str], None]
@@ -46,14 +47,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     path: Path | None = config.getoption("--figures")
     if path and found:
         page = path.read_text(encoding="utf-8")
-        path.write_text(BLOCK.sub(lambda block: block[1] + _table() + block[2], page), encoding="utf-8")
+        path.write_text(BLOCK.sub(lambda block: block[1] + _table(block[2]) + block[3], page), encoding="utf-8")
 
 
-def _table() -> str:
-    rows = [
-        f"| {promise} | {shown} | `{test}` | {seconds:.0f} s |\n" for promise, shown, test, seconds in sorted(found)
-    ]
+def _table(before: str) -> str:
+    """What was found now; what stood there of tests that did not run now stays."""
+    ran = {test for _, _, test, _ in found}
+    rows = [row[0] for row in ROW.finditer(before) if row[1] not in ran]
+    rows += [f"| {promise} | {shown} | `{test}` | {seconds:.0f} s |\n" for promise, shown, test, seconds in found]
     packages = ", ".join(f"{name} {version(name)}" for name in ("ontogeny", "torch", "safetensors", "transformers"))
     machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()} {platform.release()}"
     when = f"Measured on {datetime.now(UTC):%Y-%m-%d} on {machine}; Python {platform.python_version()}, {packages}.\n\n"
-    return f"{when}| promise | figure | test | took |\n| --- | --- | --- | --- |\n{''.join(rows)}"
+    return f"{when}| promise | figure | test | took |\n| --- | --- | --- | --- |\n{''.join(sorted(rows))}"

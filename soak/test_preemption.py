@@ -84,7 +84,7 @@ def test_an_extraction_is_out(tmp_path: Path, figure: Figure) -> None:
         started = time.monotonic()
         assert children.finish(process) == 130
         slowest = max(slowest, time.monotonic() - started)
-        assert log.read_text() == "ontogeny: stopped: what is finished is kept, rerun to go on\n"
+        assert log.read_text() == f"ontogeny: stopped: {out} is not written; rerun to start again\n"
         assert {path.name for path in tmp_path.iterdir()} == {"w.safetensors", "log"}
     assert slowest < 2 * ENDING
     figure("preemption: an extraction", f"{TIMES} SIGTERMs: out within {slowest:.2f} s, nothing half-written left")

@@ -12,7 +12,7 @@ CHECKED = ("genome", "model", "training")  # elsewhere checks would take as long
 hook = jaxtyping.install_import_hook([f"ontogeny.{room}" for room in CHECKED], "beartype.beartype")
 settings.register_profile("ontogeny", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("ontogeny")
-os.fsync = lambda descriptor: None  # no test outlives a loss of power
+os.fsync = lambda fd: None  # no test outlives a loss of power
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the many processes that tests start would compile everything anew
 sys.dont_write_bytecode = False
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from reported import sketches
 
 from ontogeny.benchmarks import extraction, grid, laboratory, optimisers, training
 from ontogeny.benchmarks.bench import run_benchmarks
@@ -70,7 +71,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("tiny")
 def test_every_entry_has_its_fields(capsys: pytest.CaptureFixture[str]) -> None:
-    run_benchmarks("all", as_json=True)
+    with sketches():
+        run_benchmarks("all", as_json=True)
     entries = json.loads(capsys.readouterr().out)
     assert len({entry["name"] for entry in entries}) == len(entries) >= 15
     for entry in entries:

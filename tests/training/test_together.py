@@ -50,8 +50,9 @@ def network(kind: str, directory: Path) -> nn.Module:
     return constrain(model, extract(donor, recipe))
 
 
-def work(directory: Path) -> dict[str, Any]:
+def work(directory: Path, sharded: bool = False) -> dict[str, Any]:
     """Every way to train, and what came of it."""
+    os.environ["ACCELERATE_USE_FSDP"] = str(sharded).lower()
     found: dict[str, Any] = {}
     for kind in ("dense", "subspaces", "masks"):
         model = network(kind, directory)
@@ -60,7 +61,7 @@ def work(directory: Path) -> dict[str, Any]:
         found[kind] = [[row[key] for row in history.rows] for key in ("loss", "train_loss", "rank")]
         found[f"{kind} told"] = bool(rows)
         found[f"{kind} weights"] = [p.double().sum().item() for p in model.parameters()]
-    if not together.sharding():
+    if not sharded:
         plan = DevelopConfig(rounds_at=(2, 4), keep=0.5)
         developed = develop(network("subspaces", directory), batches, CONFIG, plan, seed=1, evaluate=evaluate)
         found["developed"] = developed.history.losses
@@ -91,28 +92,23 @@ def odd(directory: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     if together.leads():
-        folder = Path(sys.argv[1])
-        result = together.call(work, folder) | {"resumed": together.call(interrupted, folder / "interrupted")}
+        for name in ("whole", "sharded"):
+            folder = Path(sys.argv[1]) / name
+            result = together.call(work, folder, name == "sharded")
+            result["resumed"] = together.call(interrupted, folder / "interrupted")
+            (folder / "result.json").write_text(json.dumps(result))
         together.call(odd, folder)
-        (folder / "result.json").write_text(json.dumps(result))
     else:
         together.follow()
 
 
-def launched(directory: Path, *, sharded: bool) -> dict[str, Any]:
-    """What two processes find, each with a whole network or with a half of it."""
-    directory.mkdir()
-    environment = {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    environment |= {"ACCELERATE_USE_FSDP": str(sharded).lower()}
-    command = [sys.executable, *LAUNCH, __file__, str(directory)]
-    subprocess.run(command, env=os.environ | environment, check=True, timeout=300)
-    found: dict[str, Any] = json.loads((directory / "result.json").read_text())
-    return found
-
-
-def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
+def test_two_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with a whole network, then with a half of it."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")  # ``work`` sets it
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, *LAUNCH, __file__, str(tmp_path)], env=environment, check=True, timeout=300)
+    whole, sharded = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "sharded"))
     one = work(tmp_path / "one")
-    whole, sharded = (launched(tmp_path / str(s), sharded=s) for s in (False, True))
     assert whole.pop("lived") == one.pop("lived")
     for two in (whole, sharded):
         assert two.pop("resumed") == two["subspaces"][0], "bitwise what went through without a stop"

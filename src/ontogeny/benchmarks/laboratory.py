@@ -17,7 +17,7 @@ from ontogeny.lab.store import Store, open_store, sealed
 from ontogeny.lab.study import Condition, Study, conduct_study, gather
 
 TRIVIAL, STORED = 100, (1000, 10_000)  # runs
-REPLICATES = 50  # of the reported experiment: more than 1,000 runs
+REPLICATES = 100  # of the reported experiment: more than 1,000 runs
 
 
 def measure() -> Iterator[Entry]:

@@ -290,8 +290,9 @@ class FusedLinear(Constrained):
 
     @property
     def shape(self) -> tuple[int, int]:
-        shapes = [p.shape if isinstance(p, Constrained) else p.weight.shape for p in self.parts.values()]
-        return sum(d_out for d_out, _ in shapes), shapes[0][1]  # type: ignore[misc, union-attr, return-value]
+        parts: list[Any] = list(self.parts.values())
+        shapes = [part.shape if isinstance(part, Constrained) else part.weight.shape for part in parts]
+        return sum(d_out for d_out, _ in shapes), shapes[0][1]
 
     @property
     def bias(self) -> Tensor | None:  # type: ignore[override]

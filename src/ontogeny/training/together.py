@@ -161,7 +161,8 @@ def part_of(tensor: Tensor, like: Tensor) -> Tensor:
         return tensor.to(like.device)
     from torch.distributed.tensor import distribute_tensor
 
-    return distribute_tensor(tensor, like.device_mesh, like.placements)
+    spread: Any = like
+    return distribute_tensor(tensor, spread.device_mesh, spread.placements)
 
 
 class Objective(nn.Module):

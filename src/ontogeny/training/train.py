@@ -147,12 +147,12 @@ def train(
     """
     from accelerate.utils import send_to_device
 
-    accelerator, whole = together.accelerator(), model
-    model = together.sharded(whole)
+    accelerator, original = together.accelerator(), model
+    model = together.sharded(original)
     optimizer = make_optimizer(model, config)
     enforce_masks(model, optimizer)
     objective: nn.Module = together.Objective(model, loss)
-    if model is whole:
+    if model is original:  # a spread one averages gradients by itself
         objective, optimizer = accelerator.prepare(objective, optimizer)
     state = directory / STATE if directory else None
     history = load_state(state, model, optimizer) if state and state.exists() else History()
@@ -197,7 +197,7 @@ def train(
                 saved = time.monotonic()
             if stop:
                 raise Interrupted(f"stopped after step {step + 1} of {config.steps}")
-    together.gather(model, whole)
+    together.gather(model, original)
     history.stop_reason = history.stop_reason or "finished"
     return history
 
