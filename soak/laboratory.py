@@ -14,7 +14,7 @@ from ontogeny.lab.prepare import find_scale, prepare
 from ontogeny.lab.rates import START
 from ontogeny.lab.store import open_store
 
-STEPS = 32
+STEPS = 16
 SETTINGS = (
     f"steps={STEPS}",
     "evaluate_at=" + ",".join(map(str, range(4, STEPS + 1, 4))),

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from ontogeny.genome.linalg import haar
 from ontogeny.streams import numpy_stream, stream
 
-TIMES = 10  # in each of step, evaluation and save
+TIMES = 5  # in each of step, evaluation and save
 ENDING = 1.0  # seconds for a Python process to close down
 
 
@@ -84,7 +84,8 @@ def test_an_extraction_is_out(tmp_path: Path, figure: Figure) -> None:
         started = time.monotonic()
         assert children.finish(process) == 130
         slowest = max(slowest, time.monotonic() - started)
-        assert log.read_text() == f"ontogeny: stopped: {out} is not written; rerun to start again\n"
+        told = (f"{out} is not written; rerun to start again", "what is finished is kept, rerun to go on")
+        assert log.read_text() in [f"ontogeny: stopped: {line}\n" for line in told]  # the second: before it had begun
         assert {path.name for path in tmp_path.iterdir()} == {"w.safetensors", "log"}
     assert slowest < 2 * ENDING
     figure("preemption: an extraction", f"{TIMES} SIGTERMs: out within {slowest:.2f} s, nothing half-written left")

@@ -156,7 +156,7 @@ def test_full_disk(tmp_path: Path, figure: Figure) -> None:
             assert children.finish(children.start(complaining, run, lab, told)) == 0
             assert same(outcome(run, lab), expected)
             shutil.rmtree(lab.store.root)
-            free += PAGE if free < 20 * PAGE else 5 * PAGE
+            free += PAGE if free < 20 * PAGE else 10 * PAGE
     figure(
         "nothing half-written is read: full disk",
         f"{failures} runs on a disk with from 0 to {free // 1024} kB free: one line each, 0 partial files; "
