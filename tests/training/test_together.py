@@ -34,6 +34,7 @@ def batches(step: int) -> Tensor:
 
 def evaluate(model: nn.Module) -> dict[str, float]:
     """Every process measures something else: process 0's is what counts."""
+    assert hasattr(model, "unshard") == together.sharding(), "what trains is spread, or it isn't"
     return {"loss": evaluation_loss(model, batches(-1)), "rank": float(os.environ.get("RANK", 0))}
 
 
@@ -53,6 +54,7 @@ def network(kind: str, directory: Path) -> nn.Module:
 def work(directory: Path, sharded: bool = False) -> dict[str, Any]:
     """Every way to train, and what came of it."""
     os.environ["ACCELERATE_USE_FSDP"] = str(sharded).lower()
+    assert together.sharding() == sharded
     found: dict[str, Any] = {}
     for kind in ("dense", "subspaces", "masks"):
         model = network(kind, directory)
