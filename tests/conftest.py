@@ -37,6 +37,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     jaxtyping.config.update("jaxtyping_disable", item.path.parent.name not in CHECKED)
 
 
+@pytest.fixture
+def unchecked() -> None:
+    """For arguments of a wrong type: the checker would refuse them before the function does."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data beside the repository; tests that need it skip where it is missing."""

@@ -14,12 +14,14 @@ LATER = {"later": True}  # metadata of a dataclass field that was added later: a
 
 def plain(value: Any) -> Any:
     """Dataclasses, mappings, tuples and paths as plain JSON values; fields marked ``LATER`` are left out at default."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value) if not _absent(f, getattr(value, f.name))}
-    if isinstance(value, Mapping):
+    if value is None or isinstance(value, (str, int, float)):  # most values: first, and without a union's cost
+        return value
+    if isinstance(value, dict | Mapping):
         return {key: plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value) if not _absent(f, getattr(value, f.name))}
     return str(value) if isinstance(value, Path) else value
 
 

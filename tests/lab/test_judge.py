@@ -9,7 +9,7 @@ import pytest
 from planted import DENSE, GAP, LOSSES, contrast, experiment, plant, planted, tuned, write_result
 
 from ontogeny.canonical import digest
-from ontogeny.lab.conduct import scores
+from ontogeny.lab.conduct import searches
 from ontogeny.lab.experiment import Rates
 from ontogeny.lab.findings import findings
 from ontogeny.lab.judge import Assessment, assess, headlines
@@ -254,7 +254,7 @@ def test_tuning_under_way(store: Store) -> None:
     arm = declared.arm("donor")
     write_result(store, declared.tuning_run("fresh", arm, START).id, 0, 3.0)
     found = assess(declared, store)
-    assert scores(declared, store, "fresh", arm) == {START: 3.0}
+    assert searches(declared, store)["fresh", arm.name].scores == {START: 3.0}
     assert found.arms["fresh", "donor"].rates is None
     assert found.arms["fresh", "donor"].tried == ((START.body, START.rest, 3.0),)
     assert found.done == 0

@@ -3,9 +3,6 @@
 False words are allowed in 6.2 % of draws: the 5 % the rule promises and 2.5 standard errors of 2,000 draws.
 """
 
-from collections.abc import Iterator
-
-import jaxtyping
 import numpy as np
 import pytest
 from test_planted import ALLOWED, DRAWS, REPLICATES, rates
@@ -17,14 +14,6 @@ from ontogeny.streams import numpy_stream
 HORIZONS = [100 * 2**j for j in range(7)]
 DENSITIES, HELD_OUT = [0.5, 0.25, 0.1, 0.05], 0.02
 SD = 0.012  # nats, of one replicate's gap
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _without_shape_checks() -> Iterator[None]:
-    """They take four times what the fits do; test_curves.py has them."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def planted(curve: np.ndarray, correlation: float, *path: str | float) -> np.ndarray:

@@ -2,21 +2,21 @@
 
 import itertools
 import math
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import VOCABULARY, tiny_checkpoint, tiny_model
 from torch import Tensor, nn
 
@@ -247,35 +247,25 @@ def test_an_interrupted_run_goes_on_to_the_bit(build: Callable[[str], nn.Module]
     assert len(one) == 4 * trained - 2 * muon  # value, step, two moments; or value and momentum
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import torch
-from test_train import RESUMABLE, run
-from tiny import tiny_model
-from ontogeny.training import train as module
+def die_in_a_save(directory: Path) -> None:
+    """Train until the state of step 8 is half written."""
 
-torch.set_num_threads(1)
-save_file = module.save_file
+    def save_and_die(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+        save_file(tensors, path, metadata=metadata)
+        if '"stopped_at": 8' in metadata["history"]:
+            path.write_bytes(path.read_bytes()[:1000])
+            os.kill(os.getpid(), signal.SIGKILL)
 
-def save_and_die(tensors, path, metadata):
-    save_file(tensors, path, metadata=metadata)
-    if '"stopped_at": 8' in metadata["history"]:
-        path.write_bytes(path.read_bytes()[:1000])
-        os.kill(os.getpid(), signal.SIGKILL)
-
-module.save_file = save_and_die
-run(tiny_model("llama"), RESUMABLE, directory=Path(sys.argv[1]), save_every=0.0)
-"""
+    with patch("ontogeny.training.train.save_file", save_and_die):
+        run(tiny_model("llama"), RESUMABLE, directory=directory, save_every=0.0)
 
 
 def test_a_run_killed_while_it_saves_goes_on_to_the_bit(tmp_path: Path) -> None:
     """SIGKILL in the middle of writing step 8: step 7 is still there, whole."""
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "parts")]
-    killed = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, timeout=120, stderr=subprocess.PIPE
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    killed = multiprocessing.get_context("fork").Process(target=die_in_a_save, args=(tmp_path / "parts",))
+    killed.start()
+    killed.join(120)
+    assert killed.exitcode == -signal.SIGKILL
     whole, resumed = tiny_model("llama"), tiny_model("llama")
     seen: list[int] = []
     expected = run(whole, RESUMABLE)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -157,10 +157,11 @@ def searches(experiment: Experiment, store: Store) -> dict[Cell, Search]:
 def _search(experiment: Experiment, store: Store, mode: Embeddings, arm: Arm) -> Search:
     if experiment.rates is not None:
         return Search(best=experiment.rates[mode][arm.name])
-    return search(scores(experiment, store, mode, arm), axes(mode, arm))
+    known = _scores(experiment, store, mode, arm)
+    return replace(search(known, axes(mode, arm)), scores=known)
 
 
-def scores(experiment: Experiment, store: Store, mode: Embeddings, arm: Arm) -> dict[Rates, float]:
+def _scores(experiment: Experiment, store: Store, mode: Embeddings, arm: Arm) -> dict[Rates, float]:
     """The tuning losses of one cell that its search has asked for so far; infinite where a run diverged."""
     known: dict[Rates, float] = {}
     while needed := search(known, axes(mode, arm)).needed:
@@ -186,9 +187,11 @@ def _all(
         pass
 
 
-def evaluated_runs(experiment: Experiment, store: Store) -> dict[Cell, list[Run]]:
-    """The evaluated runs of every cell whose rates are known by now."""
-    searched = searches(experiment, store)
+def evaluated_runs(
+    experiment: Experiment, store: Store, searched: Mapping[Cell, Search] | None = None
+) -> dict[Cell, list[Run]]:
+    """The evaluated runs of every cell whose rates are known by now; ``searched``: where the searches stand."""
+    searched = searches(experiment, store) if searched is None else searched
     found: dict[Cell, list[Run]] = {}
     for mode, arm in sorted(experiment.cells(), key=lambda cell: bool(cell[1].after)):
         rates = rates_of(searched, mode, arm)
@@ -239,11 +242,11 @@ def result_paths(experiment: Experiment, store: Store) -> list[Path]:
         for folder in (donor, audit_folder(donor, setting))
     ]
     paths += [store.result_path(task.id, 0) for task in overlap_tasks(experiment)]
-    if experiment.rates is None:
-        for (mode, name), state in searches(experiment, store).items():
-            arm = experiment.arm(name)
-            tried = (*scores(experiment, store, mode, arm), *state.needed)
-            paths += [store.result_path(experiment.tuning_run(mode, arm, rates).id, 0) for rates in tried]
-    paths += [store.result_path(r.id, r.replicate) for cell in evaluated_runs(experiment, store).values() for r in cell]
+    searched = searches(experiment, store)
+    for (mode, name), state in searched.items():
+        for rates in (*state.scores, *state.needed):
+            paths.append(store.result_path(experiment.tuning_run(mode, experiment.arm(name), rates).id, 0))
+    cells = evaluated_runs(experiment, store, searched)
+    paths += [store.result_path(r.id, r.replicate) for cell in cells.values() for r in cell]
     paths += [store.result_path(pair.id, 0) for pair in comparisons(experiment, store)]
     return list(dict.fromkeys(paths))

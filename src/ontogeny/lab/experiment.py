@@ -3,12 +3,14 @@
 Everything here is plain data. A run's id is the sha256 of its recipe, so an equal recipe is never run twice.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from ontogeny.canonical import LATER, digest, plain
+from ontogeny.canonical import LATER, canonical_json, plain
 from ontogeny.model.constrain import CoreGuess, CoreStart, Reading
 
 Embeddings = Literal["fresh", "frozen", "trainable"]
@@ -110,7 +112,12 @@ class Setting:
     def measure(self) -> Measure:
         return ERROR if self.vision else LOSS
 
-    @property
+    @cached_property
+    def text(self) -> str:
+        """Its canonical JSON, in the recipes of all its runs."""
+        return canonical_json(self)
+
+    @cached_property
     def tuning(self) -> "Setting":
         """The setting that rates are tuned in: with horizons the first, which sets the warm-up, and the tuning one."""
         if not self.horizons:
@@ -173,6 +180,12 @@ class Arm:
     bits: int = field(default=0, metadata=LATER)
     top: float = field(default=0.0, metadata=LATER)
 
+    @cached_property
+    def text(self) -> str:
+        """Canonical JSON of what a result depends on, in the recipes of all its runs."""
+        circumstances = ("description", "tuned_as", "replicates", "setting")
+        return canonical_json({key: value for key, value in plain(self).items() if key not in circumstances})
+
     @property
     def starts_trained(self) -> bool:
         """Whether it starts from values that were trained before."""
@@ -220,17 +233,21 @@ class Run:
     @cached_property
     def id(self) -> str:
         """16 hex digits of the recipe's sha256, the replicate left out."""
-        return digest(self.recipe)[:16]
+        return hashlib.sha256(self._text.encode()).hexdigest()[:16]
 
     @property
     def recipe(self) -> dict[str, Any]:
         """What determines the result, as plain JSON."""
-        recipe: dict[str, Any] = {key: plain(getattr(self, key)) for key in ("setting", "arm", "rates")}
-        for circumstance in ("description", "tuned_as", "replicates", "setting"):
-            recipe["arm"].pop(circumstance, None)
-        if self.parent:
-            recipe["parent"] = self.parent.id
-        return recipe | {"embeddings": self.embeddings, "split": self.split, "schema": 1}
+        return dict(json.loads(self._text))
+
+    @property
+    def _text(self) -> str:
+        """The recipe's canonical JSON, of parts that are written once: ids are asked for by the thousand."""
+        own: dict[str, Any] = {"embeddings": self.embeddings, "rates": self.rates, "schema": 1, "split": self.split}
+        own |= {"parent": self.parent.id} if self.parent else {}
+        parts = {key: canonical_json(value) for key, value in own.items()}
+        parts |= {"arm": self.arm.text, "setting": self.setting.text}
+        return "{" + ",".join(f'"{key}":{parts[key]}' for key in sorted(parts)) + "}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ontogeny.files import read_json
-from ontogeny.lab.conduct import evaluated_runs, hopeless, scores, searches, unknown_runs
+from ontogeny.lab.conduct import evaluated_runs, hopeless, searches, unknown_runs
 from ontogeny.lab.donors import audit_folder, donor_name, learnt_nothing
 from ontogeny.lab.experiment import Arm, Contrast, Embeddings, Experiment, Measure, Rates
 from ontogeny.lab.rates import START, Search
@@ -96,13 +96,13 @@ class Assessment:
 def assess(experiment: Experiment, store: Store) -> Assessment:
     """Summarise what is stored of an experiment and apply its rules; unfinished experiments give what there is."""
     found = searches(experiment, store)
-    runs = evaluated_runs(experiment, store)
+    runs = evaluated_runs(experiment, store, found)
     results = {
         key: [store.result(r.id, r.replicate) for r in runs.get(key, [])]
         for key in ((mode, arm.name) for mode, arm in experiment.cells())
     }
     arms: dict[tuple[str, str], ArmSummary] = {
-        (mode, arm.name): _summarise(experiment, store, mode, arm, found, results[mode, arm.name])
+        (mode, arm.name): _summarise(experiment, mode, arm, found, results[mode, arm.name])
         for mode, arm in experiment.cells()
     }
     main = [arms[mode, arm.name].references for mode, arm in experiment.cells() if not arm.setting]
@@ -172,16 +172,12 @@ def donor_records(experiment: Experiment, store: Store) -> dict[str, dict[str, A
 
 def _summarise(
     experiment: Experiment,
-    store: Store,
     mode: Embeddings,
     arm: Arm,
     found: Mapping[tuple[Embeddings, str], Search],
     results: Sequence[Mapping[str, Any] | None],
 ) -> ArmSummary:
     state = found[mode, arm.tuned_as or arm.name]
-    tuned = (
-        scores(experiment, store, mode, experiment.arm(arm.tuned_as or arm.name)) if experiment.rates is None else {}
-    )
     complete = [r for r in results if r]
     losses = tuple(r["final"] if r else None for r in results)
     finite = [loss for loss in losses if loss is not None]
@@ -198,8 +194,8 @@ def _summarise(
         second=state.second,
         at_edge=state.at_edge,
         tuned=experiment.rates is None,
-        tried=tuple((r.body, r.rest, loss) for r, loss in sorted(tuned.items(), key=lambda item: item[1])),
-        shared=tuned.get(START),
+        tried=tuple((r.body, r.rest, loss) for r, loss in sorted(state.scores.items(), key=lambda item: item[1])),
+        shared=state.scores.get(START),
         losses=losses,
         interval=interval,
         step0=float(np.mean([r["step0_loss"] for r in complete])) if complete else None,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ontogeny.lab.experiment import Rates
@@ -17,13 +17,14 @@ class Search:
     """Where a search stands: ``needed`` rates still to score, or a winner.
 
     ``at_edge``: the winner lies on the grid's edge, so the best rate is unresolved. ``second`` is the second-best
-    rate tried.
+    rate tried. ``scores``: those that a store has of what was asked for.
     """
 
     needed: tuple[Rates, ...] = ()
     best: Rates | None = None
     second: Rates | None = None
     at_edge: bool = False
+    scores: Mapping[Rates, float] = field(default_factory=dict)
 
 
 def search(scores: Mapping[Rates, float], axes: tuple[Axis, ...] = ("body", "rest")) -> Search:

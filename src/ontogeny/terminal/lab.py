@@ -279,7 +279,7 @@ EVERY = 2.0  # seconds between looks of --watch
 
 
 def _status(declaration: Mapping[str, Any], store: Store) -> tuple[str, ...]:
-    from ontogeny.lab.conduct import evaluated_runs, hopeless, result_paths, scores, tuned_cells
+    from ontogeny.lab.conduct import evaluated_runs, hopeless, result_paths, searches
     from ontogeny.lab.findings import read
 
     assessment = read(declaration, store)
@@ -291,9 +291,7 @@ def _status(declaration: Mapping[str, Any], store: Store) -> tuple[str, ...]:
     begun = [path.parent for path in result_paths(experiment, store) if not path.exists()]  # donors, searches too
     never = sum(hopeless(run, store) for key, run in runs.items() if results[key] is None)  # what it needs diverged
     failed = sum(result is not None and result["final"] is None for result in results.values()) + never
-    tried = (
-        sum(len(scores(experiment, store, m, a)) for m, a in tuned_cells(experiment)) if experiment.rates is None else 0
-    )
+    tried = sum(len(state.scores) for state in searches(experiment, store).values())
     wanted = {donor for setting in experiment.all_settings().values() for donor in setting.donors + setting.others}
     missing = assessment.expected - assessment.done - never
     figures = (tried, assessment.done, sum(map(claimed, begun)), sum(map(interrupted, begun)), failed, missing)
