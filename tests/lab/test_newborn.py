@@ -4,7 +4,7 @@ from pathlib import Path
 
 import planted
 import pytest
-from reported import csv_of
+from reported import csv_of, sketches
 from test_experiments import declared
 
 from ontogeny.benchmarks.made_up import conduct as conduct_made_up
@@ -59,7 +59,8 @@ def test_figure_and_table(tmp_path: Path) -> None:
     store, experiment = open_store(tmp_path / "store"), outlined("newborn")
     conduct_made_up(experiment, store)
     at_birth(store, experiment, {"donor": 0.6})
-    paths = write_report(store, tmp_path / "r.html")
+    with sketches():
+        paths = write_report(store, tmp_path / "r.html")
     rows = csv_of(paths, "-at-birth.csv")
     assert {(row["embeddings"], row["arm"]) for row in rows} == {
         (mode, arm) for mode, arms in experiment.embeddings.items() for arm in arms

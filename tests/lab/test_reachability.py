@@ -12,6 +12,7 @@ import numpy as np
 import planted
 import pytest
 import smoke
+from reported import sketches
 
 from ontogeny.errors import InputError, Interrupted
 from ontogeny.files import read_json, write_json
@@ -362,7 +363,8 @@ def test_a_small_one_runs_is_interrupted_and_goes_on(tmp_path: Path, monkeypatch
     assert found.complete
     _check_what_went_on(plan.experiment, store)
     assert set(words(found, store).values()) == {"undecided"}
-    files = {path.name.split("-", 3)[-1] for path in write_report(store, tmp_path / "report.html")}
+    with sketches():
+        files = {path.name.split("-", 3)[-1] for path in write_report(store, tmp_path / "report.html")}
     figures = ("gap-fresh", "gap-frozen", "horizons-fresh", "horizons-frozen", "rescues")
     assert {f"{figure}.svg" for figure in figures} | {"floors.csv", "horizons.csv", "early-stopping.csv"} <= files
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from command_line import command, refused
+from reported import sketches
 
 from ontogeny.benchmarks.made_up import conduct, declared
 from ontogeny.lab.findings import store_findings
@@ -31,7 +32,8 @@ def filled(what: str, store: Store) -> str:
 
 def test_a_new_page_has_a_block_for_everything(store: Store, tmp_path: Path) -> None:
     out = tmp_path / "findings.md"
-    assert command("report", "--store", store.root, "--out", out).status == 0
+    with sketches():
+        assert command("report", "--store", store.root, "--out", out).status == 0
     text = out.read_text()
     kinds = ("verdicts", "findings convergence", "figure convergence", "gaps convergence")
     assert all(f"<!-- ontogeny: {kind} -->" in text for kind in kinds)
@@ -43,12 +45,14 @@ def test_a_new_page_has_a_block_for_everything(store: Store, tmp_path: Path) -> 
 def test_a_page_of_ones_own_keeps_its_words(store: Store, tmp_path: Path) -> None:
     out = tmp_path / "page.md"
     out.write_text("Mine, -1 and all.\n\n<!-- ontogeny: summary -->\nstale 0.123\n<!-- ontogeny end -->\n\nMine too.\n")
-    assert command("report", "--store", store.root, "--out", out).status == 0
+    with sketches():
+        assert command("report", "--store", store.root, "--out", out).status == 0
     first = out.read_text()
     assert first.startswith("Mine, -1 and all.\n\n<!--")
     assert first.endswith("-->\n\nMine too.\n")
     assert "stale" not in first
-    assert command("report", "--store", store.root, "--out", out).status == 0
+    with sketches():
+        assert command("report", "--store", store.root, "--out", out).status == 0
     assert out.read_text() == first
 
 

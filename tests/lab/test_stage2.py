@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import smoke
 import torch
-from reported import csv_of
+from reported import csv_of, sketches
 from tiny import VOCABULARY, tiny_checkpoint, tiny_model
 from torch import Tensor, nn
 
@@ -83,7 +83,8 @@ def test_a_repeated_text_is_the_shorter_for_it(lab: Lab) -> None:
 def test_all_builders_stand_on_one_figure(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store")
     conduct(outlined("stage2", table="full"), store, worth=lambda arm: 0.1 * arm.name.startswith("grown"))
-    paths = write_report(store, tmp_path / "r.html")
+    with sketches():
+        paths = write_report(store, tmp_path / "r.html")
     rows = csv_of(paths, "-loss-by-data.csv")
     assert {row["builder"] for row in rows} == {*stage2.FULL_ARMS, stage2.WHOLE.name}
     assert len({row["distinct tokens"] for row in rows if row["builder"] != "distilled-shorter"}) == 3

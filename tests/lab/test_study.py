@@ -11,6 +11,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 from command_line import command, refused
+from reported import sketches
 
 from ontogeny.canonical import plain
 from ontogeny.errors import InputError
@@ -167,12 +168,14 @@ def test_the_command_line_runs_shows_and_exports_it(toy: ModuleType, store: Stor
 
 def test_the_report_shows_it(toy: ModuleType, store: Store, tmp_path: Path) -> None:
     run(toy, store)
-    assert command("report", "--store", store.root, "--out", tmp_path / "page.html").status == 0
+    with sketches():
+        assert command("report", "--store", store.root, "--out", tmp_path / "page.html").status == 0
     page = (tmp_path / "page.html").read_text()
     for text in ("Does it grow?", "supported (laptop)", "size 2", "the rule of S1", "10 of 10 runs"):
         assert text in page, text
     (tmp_path / "page.md").write_text("<!-- ontogeny: findings selection -->\n<!-- ontogeny end -->\n")
-    assert command("report", "--store", store.root, "--out", tmp_path / "page.md").status == 0
+    with sketches():
+        assert command("report", "--store", store.root, "--out", tmp_path / "page.md").status == 0
     assert "**Holds: S1.**" in (tmp_path / "page.md").read_text()
     (tmp_path / "page.md").write_text("<!-- ontogeny: gaps selection -->\n<!-- ontogeny end -->\n")
     assert "a study has none" in refused("report", "--store", store.root, "--out", tmp_path / "page.md")
@@ -181,7 +184,8 @@ def test_the_report_shows_it(toy: ModuleType, store: Store, tmp_path: Path) -> N
 def test_an_unfinished_one_is_shown_as_such(toy: ModuleType, store: Store, tmp_path: Path) -> None:
     found = run(toy, store)
     store.result_path(found.experiment.runs()[0].id, 1).unlink()
-    assert command("report", "--store", store.root, "--out", tmp_path / "page.html").status == 0
+    with sketches():
+        assert command("report", "--store", store.root, "--out", tmp_path / "page.html").status == 0
     page = (tmp_path / "page.html").read_text()
     assert "Unfinished: 1 of 10 runs are missing" in page
     assert "not run" in page
