@@ -56,12 +56,14 @@ def tiny_model(name: str, seed: int = 0) -> Any:
     left as it was.
     """
     import transformers
+    from transformers.initialization import no_init_weights
 
     model_type, keys = TINY[name]
     config = transformers.AutoConfig.for_model(model_type, **keys)
     head = transformers.AutoModelForImageClassification if model_type == "vit" else transformers.AutoModelForCausalLM
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), no_init_weights():
         model = head.from_config(config, dtype=torch.float32)
+    model.tie_weights()
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             draw = torch.randn(parameter.shape, generator=stream(seed, "tiny", name, key))

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from ontogeny.errors import CheckpointError
@@ -171,7 +170,7 @@ class Place:
 
     name: str
     linear: Linear
-    rows: Mapping[str, Int[Tensor, " rows"]]  # site name -> row indices in the (d_out, d_in) matrix
+    rows: Mapping[str, Tensor]  # site name -> (rows,) of row indices in the (d_out, d_in) matrix
     norm: str | None
 
 

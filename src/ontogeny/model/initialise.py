@@ -22,6 +22,7 @@ def fresh_model(config: Mapping[str, Any], seed: int) -> nn.Module:
     """
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
 
     plain = {k: v for k, v in config.items() if k not in ("auto_map", "dtype", "torch_dtype", "architectures")}
     try:
@@ -29,13 +30,14 @@ def fresh_model(config: Mapping[str, Any], seed: int) -> nn.Module:
         for key in built.to_dict():  # rates that aren't given default to 0.1 in some model types
             if key.endswith(DROPOUTS):
                 setattr(built, key, 0.0)
-        with torch.random.fork_rng(devices=[]):
-            model: nn.Module = AutoModelForCausalLM.from_config(built, dtype=torch.float32)
+        with torch.random.fork_rng(devices=[]), no_init_weights():  # every parameter is drawn below
+            model = AutoModelForCausalLM.from_config(built, dtype=torch.float32)
+        model.tie_weights()
     except (ValueError, KeyError, TypeError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"transformers can't build a model from this configuration: {reason}") from None
     initialise(model, built.initializer_range, seed)
-    return model
+    return model  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
