@@ -95,12 +95,14 @@ def watched_training(watch: Watch) -> Iterator[None]:
 
         def begun(step: int) -> Any:
             watch.begun = time.monotonic()
+            watch.step.value = step  # in a new run no longer the last one's
             watch.phase_index.value = PHASES.index(STEP)
             return batches(step)
 
         def ended(step: int) -> None:
             watch.step.value = step
             watch.took(STEP, time.monotonic() - watch.begun)  # with its evaluation, if it has one
+            watch.phase_index.value = PHASES.index(PREPARE)
 
         options |= {"evaluate": evaluated, "on_step": ended, "save_every": 0.0}
         return plain_train(model, begun, config, **options)
