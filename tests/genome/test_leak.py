@@ -21,7 +21,7 @@ from ontogeny.genome.linalg import singular_values
 from ontogeny.streams import stream
 
 RANKS = ("10%", "50%", "100%")
-TOKENS = 2048
+TOKENS = 1024
 HAAR_SEEDS = 5
 SPREADS = 5  # standard deviations of the Haar draws that count as noise
 ROUNDING = 0.005

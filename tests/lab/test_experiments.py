@@ -262,8 +262,8 @@ def test_two_corpora_or_the_embedded_ones(tmp_path: Path) -> None:
 
 LONG = ["steps=12", "evaluate_at=12"]
 ALONE = ["replicates=1"]
-FURTHER = {"crossmodal": [*ALONE, "test_images=20"], "development": LONG}
-FURTHER |= dict.fromkeys(("sparsity", "extraction", "rank", "profile", "newborn"), ALONE)
+FURTHER = {"crossmodal": [*ALONE, "test_images=20"], "development": [*ALONE, *LONG]}
+FURTHER |= dict.fromkeys(("sparsity", "extraction", "rank", "profile", "newborn", "data"), ALONE)
 REAL = ("sparsity", "extraction", "rank", "crossmodal", "profile", "data", "development", "newborn")
 
 

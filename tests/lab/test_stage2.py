@@ -114,6 +114,6 @@ def test_a_real_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setattr(stage2, "SIZES", {"": 1, stage2.LEAST: 16})
     smoke.one_rate(monkeypatch)
     text = [str(smoke.write_text(tmp_path / "text.jsonl"))]
-    settings = [*smoke.SETTINGS, "steps=12", "evaluate_at=12"]
+    settings = [*smoke.SETTINGS, "steps=12", "evaluate_at=12", "replicates=1"]
     run_experiment("stage2", "smoke", tmp_path / "store", settings, text=text, engine="local")
     assert capsys.readouterr().out.count("undecided (smoke)") == 4
