@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ontogeny.canonical import canonical_json
+from ontogeny.canonical import canonical_json, digest
 from ontogeny.lab.donors import DonorRecipe
 from ontogeny.lab.experiment import Arm, Experiment, Rates, Run, Setting, from_json
 from ontogeny.lab.experiments.convergence import declare
@@ -35,6 +35,15 @@ def experiment(table: str = "primary", donors: int = 2, rates: Any = None, **cha
         "rates": rates,
     }
     return declare(**options | changes)
+
+
+@pytest.mark.parametrize(
+    "run", [RUN, replace(RUN, arm=Arm("later", after="donor"), parent=RUN)], ids=["first", "later"]
+)
+def test_an_id_is_the_recipes_hash(run: Run) -> None:
+    """The recipe's text is put together from parts; it is still its canonical JSON."""
+    assert run.id == digest(run.recipe)[:16]
+    assert run.recipe.get("parent") == (run.parent and run.parent.id)
 
 
 def test_ids_are_pinned() -> None:
