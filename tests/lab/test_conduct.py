@@ -30,6 +30,7 @@ from ontogeny.lab.store import Store, open_store
 from ontogeny.terminal.lab import run_experiment
 
 CIRCUMSTANCE = ("sha256", "seconds", "peak_memory", "tokens_per_second", "host")
+FORK = multiprocessing.get_context("fork")
 PATIENCE = 300.0  # seconds that a process is given on a busy machine
 
 
@@ -166,7 +167,7 @@ def start(store: Path, text: str, log: Path) -> ForkProcess:
     """The command line in a process and a session of its own."""
     words = ["ontogeny", "run", "convergence", "--scale", "smoke", "--text", text, "--store", str(store)]
     words += ["--engine", "processes", "--workers", "1", *(w for s in smoke.SETTINGS for w in ("--set", s))]
-    driver = multiprocessing.get_context("fork").Process(target=command_line, args=(words, log))
+    driver = FORK.Process(target=command_line, args=(words, log))
     driver.start()
     return driver
 
@@ -174,6 +175,7 @@ def start(store: Path, text: str, log: Path) -> ForkProcess:
 def command_line(words: list[str], log: Path) -> None:
     os.setsid()
     sys.argv = words
+    multiprocessing.get_context = lambda method: FORK  # type: ignore[assignment]  # workers that have all imported
     with log.open("w") as file, redirect_stdout(file), redirect_stderr(file):
         main()
 

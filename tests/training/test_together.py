@@ -1,10 +1,10 @@
-"""Two processes that train together find what one finds; run by ``torchrun``, this file is what they do."""
+"""Two processes that train together find what one finds."""
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from ontogeny.training.develop import DevelopConfig, develop
 from ontogeny.training.train import STATE, TrainConfig, evaluation_loss, train
 
 CONFIG = TrainConfig(steps=8, body_rate=1e-2, rest_rate=1e-2, evaluate_at=(2, 4))
-LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+PATIENCE = 300.0  # seconds that a process is given on a busy machine
 
 
 def batches(step: int) -> Tensor:
@@ -91,11 +91,17 @@ def odd(directory: Path) -> None:
         train(network("dense", directory), lambda step: batches(step)[:3], CONFIG, evaluate=evaluate)
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
+def join_in(rank: int, port: int, root: Path) -> None:
+    """What each process does, told who it is as ``torchrun`` tells it."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)  # the parent's: it has trained alone
+    who = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {**who, **where, "OMP_NUM_THREADS": "1"}
     if together.leads():
         for name in ("whole", "sharded"):
-            folder = Path(sys.argv[1]) / name
+            folder = root / name
             result = together.call(work, folder, name == "sharded")
             result["resumed"] = together.call(interrupted, folder / "interrupted")
             (folder / "result.json").write_text(json.dumps(result))
@@ -104,17 +110,28 @@ if __name__ == "__main__":
         together.follow()
 
 
+def free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
+
+
 def test_two_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each with a whole network, then with a half of it."""
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")  # ``work`` sets it
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, *LAUNCH, __file__, str(tmp_path)], env=environment, check=True, timeout=300)
+    one = work(tmp_path / "one")  # first: the others find imported what it has needed
+    port, fork = free_port(), multiprocessing.get_context("fork")
+    two = [fork.Process(target=join_in, args=(rank, port, tmp_path), daemon=True) for rank in (0, 1)]
+    for process in two:
+        process.start()
+    for process in two:
+        process.join(PATIENCE)
+        assert process.exitcode == 0
     whole, sharded = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "sharded"))
-    one = work(tmp_path / "one")
     assert whole.pop("lived") == one.pop("lived")
-    for two in (whole, sharded):
-        assert two.pop("resumed") == two["subspaces"][0], "bitwise what went through without a stop"
-        for name, values in two.items():
+    for found in (whole, sharded):
+        assert found.pop("resumed") == found["subspaces"][0], "bitwise what went through without a stop"
+        for name, values in found.items():
             assert_close(values, one[name])
     assert whole.keys() == one.keys()
     assert sharded.keys() == one.keys() - {"developed"}
