@@ -149,11 +149,11 @@ def train(
 
     accelerator, original = together.accelerator(), model
     model = together.sharded(original)
-    optimizer = make_optimizer(model, config)
+    parameters, optimizer = list(model.parameters()), make_optimizer(model, config)
     enforce_masks(model, optimizer)
     objective: nn.Module = together.Objective(model, loss)
     if model is original:  # a spread one averages gradients by itself
-        objective, optimizer = accelerator.prepare(objective, optimizer)
+        objective = accelerator.prepare(objective)
     state = directory / STATE if directory else None
     history = load_state(state, model, optimizer) if state and state.exists() else History()
     started, saved = time.monotonic() - history.seconds, time.monotonic()
@@ -169,9 +169,9 @@ def train(
             if not math.isfinite(train_loss := accelerator.reduce(batch_loss.detach(), "mean").item()):
                 history.stop_reason = "non-finite"
                 break
-            accelerator.backward(batch_loss)
+            batch_loss.backward()
             on_gradients()
-            accelerator.clip_grad_norm_(model.parameters(), config.clip)
+            nn.utils.clip_grad_norm_(parameters, config.clip)
             optimizer.step()
             optimizer.zero_grad()
             history.stopped_at = step + 1
