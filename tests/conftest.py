@@ -16,7 +16,7 @@ SHAPED = [  # modules that say shapes: every function of theirs is checked, and 
     for path in sorted((SOURCE / room).glob("*.py"))
     if "from jaxtyping import" in path.read_text()
 ]
-hook = jaxtyping.install_import_hook(SHAPED, "beartype.beartype")
+hook = jaxtyping.install_import_hook(SHAPED, "shapes.checked")
 settings.register_profile("ontogeny", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("ontogeny")
 os.fsync = lambda fd: None  # no test outlives a loss of power

@@ -229,16 +229,15 @@ def effective_weights(model: nn.Module) -> dict[str, Tensor]:
 
 def model_places(model: nn.Module) -> list[Place]:
     """Where a Hugging Face model in memory, plain or constrained, keeps its linear maps, by layer."""
-    modules = dict(model.named_modules())
+    shapes = {name: _stored_shape(module) for name, module in model.named_modules()}
+    return places(model.config.to_dict(), shapes.get)  # type: ignore[operator, union-attr]
 
-    def shape_of(name: str) -> tuple[int, ...] | None:
-        module = modules.get(name)
-        if isinstance(module, Constrained):
-            return module.shape[::-1] if module.transposed else module.shape
-        weight = getattr(module, "weight", None)
-        return None if weight is None else tuple(weight.shape)
 
-    return places(model.config.to_dict(), shape_of)  # type: ignore[operator, union-attr]
+def _stored_shape(module: nn.Module) -> tuple[int, ...] | None:
+    if isinstance(module, Constrained):
+        return module.shape[::-1] if module.transposed else module.shape
+    weight = getattr(module, "weight", None)
+    return None if weight is None else tuple(weight.shape)
 
 
 def _oriented(model: nn.Module, place: Place) -> Tensor:
