@@ -20,6 +20,7 @@ hook = jaxtyping.install_import_hook(SHAPED, "shapes.checked")
 settings.register_profile("ontogeny", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("ontogeny")
 os.fsync = lambda fd: None  # no test outlives a loss of power
+os.sync = lambda: None
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the many processes that tests start would compile everything anew
 sys.dont_write_bytecode = False
 

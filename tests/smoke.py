@@ -25,6 +25,11 @@ def one_rate(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+def few_refits(patch: pytest.MonkeyPatch) -> None:
+    """Chance values of an alignment come from few draws: where nobody reads them."""
+    patch.setattr("ontogeny.genome.compare.REFITS", 9)
+
+
 def write_text(path: Path, documents: int = 400, words: int = 60, seed: int = 0) -> Path:
     """Many short documents of a chain over a few words, so that no split is empty."""
     rng = numpy_stream(seed, "smoke text")
@@ -62,7 +67,9 @@ def smoke_store(factory: pytest.TempPathFactory) -> Store:
 
     def run(store: Path) -> None:
         text = write_text(store.parent / "text.jsonl")
-        run_experiment("convergence", "smoke", store, SETTINGS, text=[str(text)], engine="local")
+        with pytest.MonkeyPatch.context() as patch:
+            few_refits(patch)
+            run_experiment("convergence", "smoke", store, SETTINGS, text=[str(text)], engine="local")
 
     return once(factory, "smoke", run)
 

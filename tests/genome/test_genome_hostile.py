@@ -300,11 +300,11 @@ def test_peak_memory_is_the_file_and_a_little(good: dict[str, bytes], tmp_path: 
     room = MAX_HEADER - 10_000
     inner = Parts(good["subspace"]).inner
     hostile = {
-        "lists": inner | {"source": {"x": [[] for _ in range(room // 3)]}},
-        "wide": inner | {"source": {"x": [*("\U0001f600",), *([] for _ in range(room // 3))]}},
+        "lists": inner | {"source": {"x": [[]] * (room // 3)}},
+        "wide": inner | {"source": {"x": ["\U0001f600", *[[]] * (room // 3)]}},
         "sites": inner | {"sites": {str(i): {"shape": [1, 1], "rank": 1} for i in range(room // 47)}},
         "nested": inner | {"source": json.loads("[" * 500 + "]" * 500)},
-        "beyond": inner | {"source": {"x": [[] for _ in range(10**6)]}},
+        "beyond": inner | {"source": {"x": [[]] * 10**6}},
     }
     for name, value in hostile.items():
         text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)

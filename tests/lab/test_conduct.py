@@ -192,9 +192,12 @@ def finished(store: Path) -> int:
     return len(list(store.glob("runs/*/replicate-*/result.json")))
 
 
-def test_cut_off_anywhere_it_ends_with_the_same_numbers(store: Store, tmp_path: Path, capsys: Any) -> None:
+def test_cut_off_anywhere_it_ends_with_the_same_numbers(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     """kill -9 of the driver, Ctrl-C at a terminal; then a rerun in one process. SIGTERM: soak/test_preemption.py."""
     root, text, log = tmp_path / "store", text_of(store), tmp_path / "log"
+    smoke.few_refits(monkeypatch)
 
     driver = start(root, text, log)
     wait_for(lambda: finished(root) >= 6, driver, log)

@@ -100,16 +100,23 @@ SETTINGS = ("rank=50%", "steps=2", "evaluate_at=2", "batch=2", "windows=32", "re
 
 
 @pytest.fixture(scope="module")
-def own(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str]:
+def once(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str]:
     """``run convergence --donor stories260K --text fiction.txt`` cut to seconds: its store and what it printed."""
     import contextlib
     import io
 
     root, shown = tmp_path_factory.mktemp("own"), io.StringIO()
     donor, text = shared / "checkpoints" / "stories260K", shared / "text" / "fiction.txt"
-    with contextlib.redirect_stdout(shown):
+    with contextlib.redirect_stdout(shown), pytest.MonkeyPatch.context() as patch:
+        smoke.one_rate(patch)
         run_experiment("convergence", "smoke", root, SETTINGS, donors=[str(donor)], text=[str(text)], engine="local")
     return open_store(root), shown.getvalue()
+
+
+@pytest.fixture
+def own(once: tuple[Store, str], monkeypatch: pytest.MonkeyPatch) -> tuple[Store, str]:
+    smoke.one_rate(monkeypatch)  # as when it ran
+    return once
 
 
 def test_own_checkpoint_is_measured_first(own: tuple[Store, str]) -> None:
