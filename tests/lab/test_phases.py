@@ -89,7 +89,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     def run(root: Path) -> None:
         root.mkdir()
         texts = [str(smoke.write_text(root / f"{seed}.jsonl", seed=seed)) for seed in (0, 1)]
-        settings = [*smoke.SETTINGS, "steps=36", "evaluate_at=36", "replicates=1"]
+        settings = [*smoke.SETTINGS, "steps=30", "evaluate_at=30", "replicates=1"]
         with pytest.MonkeyPatch.context() as patch:
             smoke.one_rate(patch)
             run_experiment("phases", "smoke", root, settings, text=texts, engine="local")

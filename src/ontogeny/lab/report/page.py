@@ -1,5 +1,6 @@
 """Reports over everything a store holds: self-contained HTML pages with files beside them, or Markdown blocks."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,12 @@ def _files(section: Section) -> dict[str, bytes]:
 
 
 def _render(template: str, **values: Any) -> bytes:
+    return _templates().get_template(template).render(**values).encode()
+
+
+@functools.cache
+def _templates() -> Any:
+    """Jinja's environment, which compiles each template once."""
     import jinja2
     from markupsafe import Markup
 
@@ -93,4 +100,4 @@ def _render(template: str, **values: Any) -> bytes:
     environment.filters["minus"] = tables.true_minus
     environment.filters["reason"] = tables.in_words
     environment.filters["svg"] = Markup  # our own drawings: what names they hold is escaped by matplotlib and render
-    return environment.get_template(template).render(**values).encode()
+    return environment
