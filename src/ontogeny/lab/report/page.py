@@ -2,7 +2,7 @@
 
 import functools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ontogeny.errors import InputError
 from ontogeny.files import replacing
@@ -12,6 +12,9 @@ from ontogeny.lab.report import markdown, tables
 from ontogeny.lab.report.sections import UNANSWERED, Groups, Section, read_sections
 from ontogeny.lab.report.tables import Table
 from ontogeny.lab.store import Store
+
+if TYPE_CHECKING:
+    import jinja2
 
 
 def write_report(store: Store, out: Path) -> list[Path]:
@@ -88,7 +91,7 @@ def _render(template: str, **values: Any) -> bytes:
 
 
 @functools.cache
-def _templates() -> Any:
+def _templates() -> "jinja2.Environment":
     """Jinja's environment, which compiles each template once."""
     import jinja2
     from markupsafe import Markup
