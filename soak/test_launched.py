@@ -4,8 +4,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 import smoke
 from conftest import Figure
@@ -15,14 +15,14 @@ from ontogeny.lab.store import open_store
 LAUNCHED = {"one": ("-m",), "two": ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")}
 
 
-def run(root: Path, text: Path, *launched: str) -> dict[tuple[str, int], Any]:
-    """An experiment in a store of its own; the losses of its donors and runs."""
+def run(root: Path, text: Path, *launched: str) -> dict[tuple[str, int], list[float]]:
+    """An experiment in a store of its own; steps and losses of its donors and runs."""
     words = ["run", "convergence", "--scale", "smoke", "--engine", "local", "--text", str(text), "--store", str(root)]
     words += [word for setting in smoke.SETTINGS for word in ("--set", setting)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, *launched, "ontogeny", *words], env=environment, check=True, timeout=300)
     results = [result for result in open_store(root).results() if result["kind"] in ("donor", "arm")]
-    return {(result["id"], result.get("replicate", 0)): result.get("losses", result.get("loss")) for result in results}
+    return {(result["id"], result.get("replicate", 0)): np.ravel(result["losses"]).tolist() for result in results}
 
 
 def test_two_processes_run_an_experiment(tmp_path: Path, figure: Figure) -> None:
