@@ -6,17 +6,18 @@ from pathlib import Path
 
 import jaxtyping
 import pytest
+import shapes  # noqa: F401  (says which functions are checked)
 from hypothesis import settings
 
 CHECKED = ("genome", "model", "training")  # elsewhere checks would take as long as what they check
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "ontogeny"
-SHAPED = [  # modules that say shapes: every function of theirs is checked, and slower for it
+SHAPED = [  # modules that say shapes
     f"ontogeny.{room}.{path.stem}"
     for room in CHECKED
     for path in sorted((SOURCE / room).glob("*.py"))
     if "from jaxtyping import" in path.read_text()
 ]
-hook = jaxtyping.install_import_hook(SHAPED, "shapes.checked")
+hook = jaxtyping.install_import_hook(SHAPED, "shapes.beartype")
 settings.register_profile("ontogeny", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("ontogeny")
 os.fsync = lambda fd: None  # no test outlives a loss of power

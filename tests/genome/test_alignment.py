@@ -1,8 +1,9 @@
+import jaxtyping
 import pytest
 import torch
 from torch import Tensor
 
-from ontogeny.genome.alignment import Alignment, fit_alignment
+from ontogeny.genome.alignment import Alignment, _gradient, fit_alignment
 from ontogeny.genome.linalg import haar
 from ontogeny.streams import stream
 
@@ -45,3 +46,9 @@ def test_unrelated_bases_give_a_valid_map_that_beats_the_identity(align: Alignme
 def test_a_single_pair_of_low_rank_gives_an_orthogonal_map() -> None:
     found = fit_alignment(list(zip(bases([2], seed=4), bases([2], seed=5), strict=True)), "orthogonal")
     torch.testing.assert_close(found @ found.T, torch.eye(WIDTH, dtype=torch.float64), atol=1e-7, rtol=0)
+
+
+def test_shapes_are_checked_where_they_are_said() -> None:
+    """Of all tests: by name, as in ``Stack``, too (``shapes.py``)."""
+    with pytest.raises(jaxtyping.TypeCheckError):
+        _gradient(torch.zeros(2, 3, 1), torch.zeros(2, 4), torch.eye(3))
