@@ -98,7 +98,7 @@ def extract(
     revision: Annotated[str | None, typer.Option(help="hub revision")] = None,
     dtype: Annotated[str, typer.Option(help="storage type: float32, float64, float16 or bfloat16")] = "float32",
     device: Annotated[str, typer.Option(help="where to decompose: cpu or cuda")] = "cpu",
-    engine: Annotated[str, typer.Option(help="local (threads), or spread over processes")] = "local",
+    engine: Annotated[str, typer.Option(help="local (threads), processes or ray")] = "local",
     workers: Annotated[int | None, typer.Option(min=1, help="worker processes; default one a core")] = None,
 ) -> None:
     """Read a genome: checkpoint directory or hub id -> genome file. Without a size: --rank 10%."""

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 import smoke
 import torch
-from tiny import tiny_model
+from tiny import tiny_checkpoint, tiny_model
 
 from ontogeny.errors import InputError, Interrupted
+from ontogeny.genome.checkpoint import open_checkpoint
+from ontogeny.genome.extract import Recipe, extract_to
 from ontogeny.lab import engines
 from ontogeny.lab.conduct import evaluated_runs
 from ontogeny.lab.engines import Mapper
@@ -92,6 +94,13 @@ def runs_are_the_stored_ones(mapper: Mapper, store: Store, again: Store) -> None
         assert results[one.id]["losses"] == stored["losses"], "bitwise what the local engine found"
 
 
+def an_extraction_is_the_same(mapper: Mapper, folder: Path) -> None:
+    donor = open_checkpoint(tiny_checkpoint("llama", folder / "donor"))
+    extract_to(folder / "here", donor, Recipe("25%"))
+    extract_to(folder / "there", donor, Recipe("25%"), mapper=mapper)
+    assert (folder / "here").read_bytes() == (folder / "there").read_bytes()
+
+
 def refuse(item: int) -> int:
     raise InputError("expected nothing, found something")
 
@@ -111,7 +120,7 @@ def when(condition: Callable[[], Any], action: Callable[[], None]) -> None:
 def test_a_node_is_killed_and_nothing_is_lost(
     tmp_path_factory: pytest.TempPathFactory, cluster: Any, tmp_path: Path
 ) -> None:
-    """Two runs at once, one a node; then, on what is left, runs of an experiment, a mistake in a task, and SIGTERM."""
+    """Two runs at once, one a node; then, on what is left, an experiment's runs, an extraction, a mistake, SIGTERM."""
     store = smoke.smoke_store(tmp_path_factory)
     folders = [tmp_path / name for name in ("a", "b")]
     before = signal.getsignal(signal.SIGTERM)
@@ -136,6 +145,7 @@ def test_a_node_is_killed_and_nothing_is_lost(
         assert results == dict.fromkeys(folders, alone), "bitwise"
 
         runs_are_the_stored_ones(mapper, store, open_store(tmp_path / "again"))
+        an_extraction_is_the_same(mapper, tmp_path)
 
         with pytest.raises(InputError, match=r"^expected nothing, found something$"):
             list(mapper(refuse, [0, 1]))
