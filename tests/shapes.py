@@ -1,4 +1,4 @@
-"""Which functions have their shapes checked in tests: every check costs about what a small function does."""
+"""What has its shapes checked in tests: what says some, since a check costs about what a small function does."""
 
 import ast
 from typing import Any
@@ -8,7 +8,7 @@ from jaxtyping import _import_hook
 
 
 class Shaped(_import_hook.JaxtypingTransformer):
-    """Functions that say a shape; but none inside another, which would be compiled at each call."""
+    """Classes and functions that say a shape; but no function inside another, which would be compiled at each call."""
 
     def visit_Module(self, node: ast.Module) -> Any:  # noqa: N802
         self.shapes: set[str] = set()
@@ -18,6 +18,9 @@ class Shaped(_import_hook.JaxtypingTransformer):
             elif isinstance(statement, ast.Assign) and self.shapes & _names(statement.value):
                 self.shapes |= _names(*statement.targets)
         return super().visit_Module(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> Any:  # noqa: N802
+        return super().visit_ClassDef(node) if self.shapes & _names(node) else node
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:  # noqa: N802
         of_its_own = isinstance(self._parents[-1], ast.Module | ast.ClassDef)

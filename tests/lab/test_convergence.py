@@ -100,7 +100,7 @@ SETTINGS = ("rank=50%", "steps=2", "evaluate_at=2", "batch=2", "windows=32", "re
 
 
 @pytest.fixture(scope="module")
-def once(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str]:
+def own_run(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str]:
     """``run convergence --donor stories260K --text fiction.txt`` cut to seconds: its store and what it printed."""
     import contextlib
     import io
@@ -114,9 +114,9 @@ def once(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store,
 
 
 @pytest.fixture
-def own(once: tuple[Store, str], monkeypatch: pytest.MonkeyPatch) -> tuple[Store, str]:
+def own(own_run: tuple[Store, str], monkeypatch: pytest.MonkeyPatch) -> tuple[Store, str]:
     smoke.one_rate(monkeypatch)  # as when it ran
-    return once
+    return own_run
 
 
 def test_own_checkpoint_is_measured_first(own: tuple[Store, str]) -> None:

@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 import torch
 from tiny import VOCABULARY, tiny_checkpoint, tiny_model
 from torch import Tensor, nn
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 from ontogeny.errors import InputError, Interrupted
 from ontogeny.genome.checkpoint import open_checkpoint
@@ -110,17 +110,11 @@ def join_in(rank: int, port: int, root: Path) -> None:
         together.follow()
 
 
-def free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return int(bound.getsockname()[1])
-
-
 def test_two_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each with a whole network, then with a half of it."""
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")  # ``work`` sets it
     one = work(tmp_path / "one")  # first: the others find imported what it has needed
-    port, fork = free_port(), multiprocessing.get_context("fork")
+    port, fork = get_free_port(), multiprocessing.get_context("fork")
     two = [fork.Process(target=join_in, args=(rank, port, tmp_path), daemon=True) for rank in (0, 1)]
     for process in two:
         process.start()
